@@ -1,0 +1,1 @@
+"""shem: services on the Golem Network, each instance an explicit finite-state machine."""

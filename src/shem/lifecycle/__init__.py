@@ -1,0 +1,36 @@
+"""The state machines of shem, as data: which states there are, which events, and what each does in each.
+
+`table` is the form all machines are written in, `service`, `agreement` and `activity` are the three tables,
+`machine` turns a table into a `transitions` machine behind one typed gate, `record` is what a move leaves
+behind. Nothing here does I/O, starts tasks or knows what the events mean to the outside; drawing the tables
+belongs to `shem.diagrams`.
+"""
+
+from shem.lifecycle.activity import ACTIVITY, ActivityEvent, ActivityState
+from shem.lifecycle.agreement import AGREEMENT, AgreementEvent, AgreementState
+from shem.lifecycle.machine import Machine, Stateful
+from shem.lifecycle.record import Cause, Record
+from shem.lifecycle.service import SERVICE, Event, Guard, State
+from shem.lifecycle.table import Actor, Cell, Move, Table, Verdict
+
+__all__ = [
+    "ACTIVITY",
+    "AGREEMENT",
+    "SERVICE",
+    "ActivityEvent",
+    "ActivityState",
+    "Actor",
+    "AgreementEvent",
+    "AgreementState",
+    "Cause",
+    "Cell",
+    "Event",
+    "Guard",
+    "Machine",
+    "Move",
+    "Record",
+    "State",
+    "Stateful",
+    "Table",
+    "Verdict",
+]

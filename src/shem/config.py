@@ -16,9 +16,11 @@ variable                   meaning                                     without i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from shem.errors import ConfigError
@@ -58,6 +60,25 @@ class NodeAddress:
         if not app_key:
             return None
         return cls(environ.get("YAGNA_API_URL", "").strip() or DEFAULT_API_URL, app_key)
+
+
+#: Makes a node to run on where none is configured; its context gives the address.
+EmbeddedNode: TypeAlias = Callable[[], AbstractAsyncContextManager[NodeAddress]]
+
+_embedded: list[EmbeddedNode] = []
+
+
+def offer_embedded_node(make: EmbeddedNode) -> None:
+    """Say what to run on where no node is configured. Called by the package's facade, with the devnet.
+
+    That way nothing below the facade knows the devnet.
+    """
+    _embedded[:] = [make]
+
+
+def embedded_node() -> EmbeddedNode | None:
+    """What to run on where no node is configured."""
+    return _embedded[0] if _embedded else None
 
 
 @dataclass(frozen=True, slots=True)

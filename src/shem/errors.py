@@ -67,7 +67,7 @@ class ConfigError(ShemError, ValueError):
 
 
 class ServiceDefinitionError(ShemError, TypeError):
-    """A Service class is malformed: a handler is no async generator, or yields something else than a Script."""
+    """A Service class is malformed: a handler is no async generator, or yields no Script."""
 
     blame = Blame.USER
 
@@ -177,11 +177,27 @@ class NoOffers(ProvisionError, TimeoutError):
     blame = Blame.INFRASTRUCTURE
 
 
-class AgreementRefused(ProvisionError):
+class _ProviderRefused(ProvisionError):
+    """A provider did not do its part.
+
+    Attributes:
+        provider_id, provider_name: who it was; the name is not unique.
+        reason: what happened.
+    """
+
+    def __init__(self, provider_id: str, provider_name: str, reason: str) -> None:
+        super().__init__(provider_id, provider_name, reason)
+        self.provider_id, self.provider_name, self.reason = provider_id, provider_name, reason
+
+    def __str__(self) -> str:
+        return f"provider {self.provider_name or self.provider_id}: {self.reason}"
+
+
+class AgreementRefused(_ProviderRefused):
     """The provider rejected or cancelled the agreement, let it expire, or never answered."""
 
 
-class ActivityRefused(ProvisionError):
+class ActivityRefused(_ProviderRefused):
     """The agreement stands, but the provider made no activity of it."""
 
 

@@ -68,13 +68,15 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
     if as_json:
         renderer = structlog.processors.JSONRenderer(default=str)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=28)
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=20, event_key="message")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
             structlog.processors.format_exc_info,
             redactor,
+            # A move's own event goes by that name; the line's name is its message.
+            structlog.processors.EventRenamer("message", replace_by="_event"),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),

@@ -1,0 +1,1 @@
+"""Names that users of other Golem libraries know, on top of shem. No behaviour of its own belongs here."""

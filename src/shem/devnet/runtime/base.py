@@ -71,7 +71,13 @@ class Runtime(Protocol):
         """End all processes; `deploy` may follow. Volumes are emptied."""
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far by everything that ever ran in here."""
+        """CPU time used so far by everything that ever ran in here, as far as known without waiting.
+
+        At most about a second old while something runs; exact once stopped.
+        """
+
+    async def refresh_usage(self) -> float:
+        """CPU time used so far by everything that ever ran in here, measured now."""
 
     async def destroy(self) -> None:
         """End all processes and remove every file. Idempotent."""
@@ -86,3 +92,6 @@ class RuntimeFactory(Protocol):
 
     async def create(self, spec: RuntimeSpec) -> Runtime:
         """A new runtime, not deployed yet."""
+
+    async def aclose(self) -> None:
+        """Destroy every runtime that is left, and whatever they had in common. Idempotent."""

@@ -1,0 +1,5 @@
+"""The REST API over a node: one module per API, each only translates between HTTP and the node's parts.
+
+`reading` turns requests into values, `writing` turns values into responses. Rules of markets, activities or money
+do not belong here.
+"""

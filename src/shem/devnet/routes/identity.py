@@ -1,0 +1,38 @@
+"""Who the caller is, and which node this is (contract 3.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from shem.devnet.routes import reading
+from shem.devnet.routes.writing import answer, complete
+
+#: The version of yagna whose API is served; clients refuse versions that are too old.
+VERSION: Final = "0.17.6"
+
+
+def routes() -> list[web.RouteDef]:
+    """The routes."""
+    return [web.get("/me", _me), web.get("/version/get", _version)]
+
+
+async def _me(request: web.Request) -> web.Response:
+    return answer(complete(reading.identity(request)))
+
+
+async def _version(_request: web.Request) -> web.Response:
+    return answer(
+        {
+            "current": {
+                "version": VERSION,
+                "name": "shem devnet",
+                "seen": True,
+                "releaseTs": "2025-10-03T12:00:00",
+                "insertionTs": "2025-10-03T12:00:01",
+                "updateTs": None,
+            },
+            "pending": None,
+        }
+    )

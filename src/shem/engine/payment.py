@@ -1,0 +1,323 @@
+"""Paying: one allocation per run, debit notes and invoices accepted as they come.
+
+A document is accepted when its amount is what usage times agreed price comes to, within a tolerance, and only
+for agreements of this run. What is not accepted is reported, never silently dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from shem.bus import Bus
+from shem.clock import Clock
+from shem.config import PaymentSettings
+from shem.engine.agreement import Agreement
+from shem.engine.polling import PASSING, POLL_SECONDS, persist
+from shem.engine.terms import Terms
+from shem.errors import Gone, NodeError, PaymentError
+from shem.events import (
+    AllocationCreated,
+    AllocationReleased,
+    DebitNoteAccepted,
+    InvoiceAccepted,
+    PaymentRefused,
+)
+from shem.ids import ActivityId, AgreementId, AllocationId, AppSessionId, DebitNoteId, InvoiceId
+from shem.yagna.api import YagnaApi
+from shem.yagna.models import (
+    Acceptance,
+    Allocation,
+    AllocationChange,
+    DemandDecorations,
+    DocumentStatus,
+    NewAllocation,
+)
+
+#: Seconds for accepting one document, with repetitions.
+ACCEPT_SECONDS = 30.0
+#: How much longer than the run the allocation is kept, so that late invoices can still be paid.
+ALLOCATION_SLACK = timedelta(days=1)
+
+_RECEIVED = "ReceivedEvent"
+_OPEN = (DocumentStatus.ISSUED, DocumentStatus.RECEIVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far above usage times price a document may be: a share of it, and a fixed amount in GLM."""
+
+    share: Decimal = Decimal("0.01")
+    amount: Decimal = Decimal("1e-6")
+
+    def allows(self, billed: Decimal, expected: Decimal) -> bool:
+        """Whether the billed amount is near enough."""
+        return billed <= expected * (1 + self.share) + self.amount
+
+
+@dataclass(slots=True)
+class Account:
+    """What one agreement has cost, as far as is known. Amounts in GLM.
+
+    `notes` holds the latest accepted amount of each activity, `invoiced` the accepted invoice's. `closed` is
+    set once the invoice has been dealt with, one way or the other.
+    """
+
+    agreement: AgreementId
+    provider: str
+    terms: Terms
+    activities: list[ActivityId] = field(default_factory=list)
+    notes: dict[ActivityId, Decimal] = field(default_factory=dict)
+    invoiced: Decimal | None = None
+    refused: str = ""
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def accepted(self) -> Decimal:
+        """What has been accepted so far."""
+        return self.invoiced if self.invoiced is not None else sum(self.notes.values(), Decimal(0))
+
+
+class Payments:
+    """All payments of one run."""
+
+    def __init__(
+        self,
+        api: YagnaApi,
+        settings: PaymentSettings,
+        session: AppSessionId,
+        *,
+        clock: Clock,
+        bus: Bus,
+        since: datetime,
+        tolerance: Tolerance | None = None,
+    ) -> None:
+        self._api, self._settings, self._session = api, settings, session
+        self._clock, self._bus, self._tolerance = clock, bus, tolerance or Tolerance()
+        self._notes_after = self._invoices_after = since
+        self._allocation: Allocation | None = None
+        self._accounts: dict[AgreementId, Account] = {}
+        self._seen: set[DebitNoteId | InvoiceId] = set()
+
+    # --- the allocation
+
+    async def open(self, address: str) -> DemandDecorations:
+        """Set the budget aside; returns what demands must say. Raises `PaymentError` where it is refused."""
+        wanted = NewAllocation(
+            address=address,
+            payment_platform=self._settings.platform,
+            total_amount=self._settings.budget,
+            timeout=self._clock.now() + ALLOCATION_SLACK,
+        )
+        try:
+            # Never repeated: a call whose answer was lost would leave the budget set aside twice.
+            self._allocation = await self._api.create_allocation(wanted)
+        except NodeError as error:
+            raise PaymentError(
+                f"the node set no {self._settings.budget} GLM aside on {self._settings.platform}: {error}; "
+                f"`yagna payment status` shows what the account holds"
+            ) from error
+        self._bus.emit(
+            AllocationCreated(
+                at=self._clock.now(),
+                allocation=self._allocation.allocation_id,
+                amount=self._allocation.total_amount,
+                platform=self._settings.platform,
+            )
+        )
+        return await self._api.demand_decorations([self.allocation_id])
+
+    @property
+    def platform(self) -> str:
+        """The platform's name on the wire."""
+        return self._settings.platform
+
+    @property
+    def allocation_id(self) -> AllocationId:
+        """Id of the allocation; there is one between `open` and `close`."""
+        if self._allocation is None:
+            raise PaymentError("there is no allocation: the run has not started, or has ended")
+        return self._allocation.allocation_id
+
+    async def keep_until(self, expires: datetime) -> None:
+        """See to it that the node does not release the allocation before a cluster's last invoice is paid."""
+        if self._allocation is None or self._allocation.timeout is None:
+            return
+        wanted = expires + ALLOCATION_SLACK
+        if self._allocation.timeout < wanted:
+            change = AllocationChange(timeout=wanted)
+            self._allocation = await self._api.change_allocation(self.allocation_id, change)
+
+    async def close(self) -> None:
+        """Give back what is left. Idempotent. Raises `NodeError` where the node cannot be told."""
+        allocation, self._allocation = self._allocation, None
+        if allocation is None:
+            return
+        spent: Decimal | None = None
+        try:
+            spent = (await self._api.allocation(allocation.allocation_id)).spent_amount
+            await persist(
+                lambda: self._api.release_allocation(allocation.allocation_id),
+                clock=self._clock,
+                within=ACCEPT_SECONDS,
+            )
+        except Gone:
+            # The node released it by itself.
+            pass
+        self._bus.emit(
+            AllocationReleased(at=self._clock.now(), allocation=allocation.allocation_id, spent=spent)
+        )
+
+    # --- accounts
+
+    @property
+    def accounts(self) -> Sequence[Account]:
+        """One account per agreement of this run, in the order of signing."""
+        return tuple(self._accounts.values())
+
+    def account(self, agreement: Agreement) -> Account:
+        """The account of an agreement; opened when first asked for."""
+        name = agreement.provider_name or agreement.provider_id
+        return self._accounts.setdefault(agreement.id, Account(agreement.id, name, agreement.terms))
+
+    async def settle(self, within: float) -> Sequence[Account]:
+        """Wait for the invoices of all agreements that had an activity; returns those that did not come."""
+        owing = [a for a in self._accounts.values() if a.activities and not a.closed.is_set()]
+        if owing:
+            waits = [
+                asyncio.get_running_loop().create_task(
+                    account.closed.wait(), name=f"invoice {account.agreement}"
+                )
+                for account in owing
+            ]
+            try:
+                await asyncio.wait(waits, timeout=within)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        return [account for account in owing if not account.closed.is_set()]
+
+    # --- documents
+
+    async def poll_debit_notes(self) -> None:
+        """Take the next debit notes."""
+        events = await self._api.debit_note_events(
+            after=self._notes_after, timeout=POLL_SECONDS, app_session_id=self._session
+        )
+        for event in events:
+            if event.event_type.endswith(_RECEIVED) and event.debit_note_id not in self._seen:
+                await self._take_note(event.debit_note_id)
+                self._seen.add(event.debit_note_id)
+            self._notes_after = max(self._notes_after, event.event_date)
+
+    async def poll_invoices(self) -> None:
+        """Take the next invoices."""
+        events = await self._api.invoice_events(
+            after=self._invoices_after, timeout=POLL_SECONDS, app_session_id=self._session
+        )
+        for event in events:
+            if event.event_type.endswith(_RECEIVED) and event.invoice_id not in self._seen:
+                await self._take_invoice(event.invoice_id)
+                self._seen.add(event.invoice_id)
+            self._invoices_after = max(self._invoices_after, event.event_date)
+
+    async def _take_note(self, note_id: DebitNoteId) -> None:
+        note = await self._api.debit_note(note_id)
+        account = self._accounts.get(note.agreement_id)
+        if account is None or note.status not in _OPEN:
+            return
+        amount = note.total_amount_due
+        if note.usage_counter_vector is not None:
+            expected = account.terms.cost(note.usage_counter_vector)
+        else:
+            expected = await self._expected(account, note.activity_id)
+        acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
+        if await self._accept(
+            "debit note",
+            account,
+            amount,
+            expected,
+            lambda: self._api.accept_debit_note(note_id, acceptance, timeout=ACCEPT_SECONDS),
+        ):
+            account.notes[note.activity_id] = amount
+            self._bus.emit(
+                DebitNoteAccepted(
+                    at=self._clock.now(), debit_note=note_id, activity=note.activity_id, amount=amount
+                )
+            )
+
+    async def _take_invoice(self, invoice_id: InvoiceId) -> None:
+        invoice = await self._api.invoice(invoice_id)
+        account = self._accounts.get(invoice.agreement_id)
+        if account is None:
+            return
+        amount = invoice.amount
+        if invoice.status in _OPEN:
+            expected = sum(
+                [await self._expected(account, activity_id) for activity_id in account.activities], Decimal(0)
+            )
+            acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
+            if not await self._accept(
+                "invoice",
+                account,
+                amount,
+                expected,
+                lambda: self._api.accept_invoice(invoice_id, acceptance, timeout=ACCEPT_SECONDS),
+            ):
+                account.closed.set()
+                return
+        account.invoiced = amount
+        account.closed.set()
+        self._bus.emit(
+            InvoiceAccepted(
+                at=self._clock.now(), invoice=invoice_id, agreement=invoice.agreement_id, amount=amount
+            )
+        )
+
+    async def _expected(self, account: Account, activity_id: ActivityId) -> Decimal:
+        """What an activity may cost by what is known: its usage, and what was accepted of it before."""
+        accepted = account.notes.get(activity_id, Decimal(0))
+        try:
+            usage = await self._api.activity_usage(activity_id)
+        except PASSING:
+            raise
+        except NodeError:
+            # The node does not know its usage any more: then the accepted notes are all that is known.
+            return max(account.terms.start, accepted)
+        return max(account.terms.cost(usage.current_usage or []), accepted)
+
+    async def _accept(
+        self,
+        document: str,
+        account: Account,
+        amount: Decimal,
+        expected: Decimal,
+        accept: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Accept a document if its amount is right. Passing failures are raised: the poll comes again."""
+        refusal = ""
+        if not self._tolerance.allows(amount, expected):
+            refusal = f"{amount} GLM billed, but usage times agreed price comes to {expected} GLM"
+        else:
+            try:
+                await persist(accept, clock=self._clock, within=ACCEPT_SECONDS)
+            except PASSING:
+                raise
+            except NodeError as error:
+                refusal = f"the node refused: {error.message}"
+        if not refusal:
+            return True
+        account.refused = refusal
+        self._bus.emit(
+            PaymentRefused(
+                at=self._clock.now(),
+                document=document,
+                agreement=account.agreement,
+                amount=amount,
+                reason=refusal,
+            )
+        )
+        return False

@@ -1,0 +1,398 @@
+"""One slot of a cluster: it sees its instance through, from Pending to Terminated, and fills itself again.
+
+It is *level-triggered*: its one task looks at the state the instance is in, does what that state asks for,
+and waits for the next move or deadline. It never relies on having seen a particular change, so it can miss
+none.
+
+=============  ========================================================================================
+state          what the slot does
+=============  ========================================================================================
+Pending        gives back the lease of a failed start, acquires one, raises RunService; or StartFailed
+Starting       waits; after `start_timeout`: RetryStart or StartFailed
+Running        waits, and asks the probe
+Stopping       waits; after `stop_timeout`: ServiceError
+Unresponsive   waits; after the grace: UnresponsiveTimeout
+Terminated     gives the lease back, then fills the slot again or gives it up
+=============  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shem.bus import Bus
+from shem.clock import Clock
+from shem.engine.engine import Engine
+from shem.engine.lease import ActivityLease
+from shem.engine.market import Market
+from shem.errors import NodeError, NoOffers, ProvisionError, blame_of
+from shem.events import Phase, SlotEnded
+from shem.ids import ClusterId, NodeId
+from shem.lifecycle import Actor, Cause, Event, State
+from shem.log import get_logger
+from shem.script import Script
+from shem.service.instance import Instance
+from shem.service.policy import Attempts, PenaltyBox, RestartPolicy
+from shem.service.probe import Probe
+from shem.yagna.models import Reason
+
+_log = get_logger("supervisor")
+
+#: Events that mean a failure, whoever raised them.
+_FAILURES = frozenset(
+    {
+        Event.START_FAILED,
+        Event.SERVICE_ERROR,
+        Event.AGREEMENT_TERMINATED,
+        Event.ACTIVITY_LOST,
+        Event.UNRESPONSIVE_TIMEOUT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """How the instances of a cluster are looked after. Times in seconds."""
+
+    respawn_unstarted: bool = True
+    """Whether a failed start is tried again on another provider."""
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    probe: Probe | None = None
+    start_timeout: float = 600.0
+    """Budget of one `start()`, deploying included."""
+    stop_timeout: float = 60.0
+    """Budget of `shutdown()`."""
+    unresponsive_grace: float = 120.0
+    """How long a silent provider is waited for."""
+
+
+class SlotMaster(Protocol):
+    """What a slot needs of the supervisor that keeps it."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set once nothing is to be started any more."""
+
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether nobody waits for `shutdown()` any more."""
+
+    def make(self, slot: Slot, replaces: Instance | None) -> Instance:
+        """A new instance for a slot."""
+
+    def release(self, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
+        """Begin to give a lease back; the supervisor owns the task."""
+
+    def skipped(self, step: str) -> None:
+        """A step of an orderly end was given up."""
+
+
+class Slot:
+    """One slot. `instance` is the one it holds now, or held last; `ended` tells that no other will follow."""
+
+    def __init__(
+        self,
+        number: int,
+        cluster_id: ClusterId,
+        master: SlotMaster,
+        engine: Engine,
+        market: Market,
+        *,
+        settings: Supervision,
+        box: PenaltyBox,
+        clock: Clock,
+        bus: Bus,
+    ) -> None:
+        self.number, self._cluster_id, self._master = number, cluster_id, master
+        self._engine, self._market, self._settings = engine, market, settings
+        self._box, self._clock, self._bus = box, clock, bus
+        self._attempts = Attempts(settings.restart, clock)
+        self.ended = False
+        self.instance = master.make(self, None)
+
+    async def keep(self) -> None:
+        """Keep the slot filled, for as long as policy says and nobody stops it."""
+        try:
+            reason = await self._keep()
+        except BaseException as error:
+            self._end(f"by a bug in shem: {error!r}")
+            raise
+        self._end(reason)
+
+    async def _keep(self) -> str:
+        while True:
+            try:
+                await self._see_through(self.instance)
+            finally:
+                await self._hand_back(self.instance)
+            why_not = self._no_replacement(self.instance)
+            if why_not is not None:
+                return why_not
+            self._attempts.failed()
+            if await self._stopped_within(self._attempts.pause()):
+                return ""
+            self.instance = self._master.make(self, self.instance)
+
+    def _end(self, reason: str) -> None:
+        self.ended = True
+        self._bus.emit(
+            SlotEnded(at=self._clock.now(), cluster=self._cluster_id, slot=self.number, reason=reason)
+        )
+
+    def _no_replacement(self, instance: Instance) -> str | None:
+        """Why the slot is not filled again, None where it is; empty where nobody would expect it to be."""
+        policy = self._settings.restart
+        last = instance.records[-1]
+        stopped = any(
+            record.event is Event.SHUTDOWN and record.cause.actor is not Actor.HANDLER
+            for record in instance.records
+        )
+        if self._master.stopping.is_set() or stopped or policy.on == "never":
+            return ""
+        failed = instance.error is not None or any(r.event in _FAILURES for r in instance.records)
+        if not any(record.dest is State.RUNNING for record in instance.records):
+            return f"it could not be started: {last.cause}"
+        if not failed and policy.on == "failure":
+            return ""
+        if failed and not policy.worth_retrying(instance.error):
+            return f"{blame_of(instance.error).value} errors are not tried again: {instance.error}"
+        if not self._attempts.left:
+            return f"{policy.attempts} failures within {policy.per:g} s, the last by {last.cause}"
+        return None
+
+    def may_retry(self, instance: Instance, error: BaseException | None) -> bool:
+        """Whether a start that failed shall be tried on another provider (see `StartPolicy`)."""
+        return (
+            self._settings.respawn_unstarted
+            and not self._master.stopping.is_set()
+            and self._settings.restart.worth_retrying(error)
+            and self._attempts.left
+        )
+
+    # --- one instance
+
+    async def _see_through(self, instance: Instance) -> None:
+        while True:
+            seq = len(instance.records)
+            match instance.state:
+                case State.PENDING:
+                    await self._provision(instance, seq)
+                case State.STARTING:
+                    if not await self._moved(instance, seq, self._settings.start_timeout):
+                        late = TimeoutError(f"start() took longer than {self._settings.start_timeout:g} s")
+                        instance.start_failed("start() overran its budget", late)
+                case State.RUNNING:
+                    await self._watch_running(instance, seq)
+                case State.STOPPING:
+                    if not await self._moved(
+                        instance, seq, 0.0 if self._master.in_a_hurry else self._settings.stop_timeout
+                    ):
+                        self.cut_short(instance)
+                case State.UNRESPONSIVE:
+                    grace = self._settings.unresponsive_grace
+                    instance.expects = f"given up unless it answers within {grace:g} s"
+                    if not await self._moved(instance, seq, grace):
+                        late = TimeoutError(f"the provider was silent for {grace:g} s more")
+                        instance.fire(
+                            Event.UNRESPONSIVE_TIMEOUT, Cause(Actor.CLOCK, "the grace period is over", late)
+                        )
+                case State.TERMINATED:
+                    return
+
+    async def _moved(self, instance: Instance, seq: int, within: float | None) -> bool:
+        """Wait for a move after record `seq`; False where there was none within the time."""
+        try:
+            async with asyncio.timeout(within):
+                await instance.moved_since(seq)
+        except TimeoutError:
+            return len(instance.records) > seq
+        return True
+
+    async def _watch_running(self, instance: Instance, seq: int) -> None:
+        if self._settings.probe is None:
+            await self._moved(instance, seq, None)
+            return
+        probing = asyncio.get_running_loop().create_task(
+            self._probe(instance, self._settings.probe), name=f"probe of {instance.id}"
+        )
+        try:
+            await self._moved(instance, seq, None)
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+
+    async def _probe(self, instance: Instance, probe: Probe) -> None:
+        bad = 0
+        while True:
+            await asyncio.sleep(probe.period)
+            lease = instance.lease
+            if lease is None:
+                return
+            error: Exception | None = None
+            try:
+                async with asyncio.timeout(probe.timeout):
+                    wrong = await probe.ask(
+                        instance.service, lambda script: self._run_aside(instance, script)
+                    )
+            except Exception as raised:  # the check is foreign code: whatever it raises is a bad answer
+                wrong, error = f"it raised {type(raised).__name__}", raised
+            bad = bad + 1 if wrong else 0
+            if bad >= probe.failures:
+                reason = f"{bad} liveness probes in a row failed, the last because {wrong}"
+                instance.fire(Event.SERVICE_ERROR, Cause(Actor.PROBE, reason, error))
+                return
+
+    async def _run_aside(self, instance: Instance, script: Script) -> None:
+        if instance.lease is not None:
+            await instance.lease.execute(script, lambda _phase: None)
+
+    # --- Pending
+
+    async def _provision(self, instance: Instance, seq: int) -> None:
+        """Get an instance out of Pending: with a lease, or by giving up, unless a stop does it."""
+        if instance.lease is not None and not await self._prepare_retry(instance, seq):
+            return
+        acquiring = asyncio.get_running_loop().create_task(
+            self._engine.acquire(self._market, avoid=self._avoid(), progress=instance.set_phase),
+            name=f"acquire for {instance.id}",
+        )
+        moving = asyncio.get_running_loop().create_task(
+            instance.moved_since(seq), name=f"stop of {instance.id}"
+        )
+        try:
+            await asyncio.wait({acquiring, moving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            moving.cancel()
+            if not acquiring.done():
+                acquiring.cancel()
+            await asyncio.gather(acquiring, moving, return_exceptions=True)
+            if instance.state is not State.PENDING or not _succeeded(acquiring):
+                self._drop_late(acquiring)
+        if instance.state is not State.PENDING:
+            return
+        if _succeeded(acquiring):
+            self._run_on(instance, acquiring.result())
+        else:
+            await self._provision_failed(instance, seq, acquiring.exception())
+
+    def _drop_late(self, acquiring: asyncio.Task[ActivityLease]) -> None:
+        """A lease that came when nobody wanted it any more goes back at once."""
+        if _succeeded(acquiring):
+            self._master.release(
+                acquiring.result(), Reason(message="No longer needed", requestor_code="Cancelled")
+            )
+
+    def _run_on(self, instance: Instance, lease: ActivityLease) -> None:
+        lease.on_contact(lambda contact, reason: self._contact(instance, lease, contact, reason))
+        instance.run_on(lease, Cause(Actor.ENGINE, f"activity on {lease.provider_name or lease.provider_id}"))
+        # After RunService, so that a loss known by now is told to an instance that can take it.
+        lease.agreement_ended.add_done_callback(
+            lambda ended: self._told(instance, lease, Event.AGREEMENT_TERMINATED, ended)
+        )
+        lease.activity_lost.add_done_callback(
+            lambda lost: self._told(instance, lease, Event.ACTIVITY_LOST, lost)
+        )
+
+    def _told(
+        self, instance: Instance, lease: ActivityLease, event: Event, cause: asyncio.Future[Cause]
+    ) -> None:
+        """The engine has learnt that a lease came to its end."""
+        if cause.cancelled() or instance.lease is not lease:
+            return
+        self._penalise(lease.provider_id)
+        instance.fire(event, cause.result())
+
+    def _contact(self, instance: Instance, lease: ActivityLease, contact: bool, reason: str) -> None:
+        if instance.lease is lease:
+            event = Event.PROVIDER_RECOVERED if contact else Event.PROVIDER_UNRESPONSIVE
+            instance.fire(event, Cause(Actor.PROBE, reason))
+
+    async def _prepare_retry(self, instance: Instance, seq: int) -> bool:
+        """A start has failed: clean up after it and wait a little. False where a stop came meanwhile."""
+        await instance.handlers_finished()
+        lease = instance.lease
+        assert isinstance(lease, ActivityLease)
+        instance.give_up_lease()
+        cause = instance.records[-1].cause
+        self._penalise(lease.provider_id)
+        self._master.release(
+            lease, Reason(message=f"Start failed: {cause}"[:500], requestor_code="Cancelled")
+        )
+        self._attempts.failed()
+        pause = self._attempts.pause()
+        instance.set_phase(Phase.WAITING, f"{pause:.1f} s before the next provider is tried")
+        try:
+            async with asyncio.timeout(instance.budgets.reset):
+                await instance.service.reset()
+        except Exception as error:  # reset() is the user's code: whatever it raises ends the start
+            if instance.state is State.PENDING:
+                instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "reset() raised", error))
+            return False
+        return not await self._moved(instance, seq, pause)
+
+    async def _provision_failed(self, instance: Instance, seq: int, error: BaseException | None) -> None:
+        provider = getattr(error, "provider_id", None)
+        if provider is not None:
+            self._penalise(NodeId(provider))
+        elif isinstance(error, NoOffers):
+            self._attempts.failed()
+        elif not isinstance(error, NodeError | ProvisionError):
+            _log.error("acquiring_failed_by_a_bug", instance=instance.id, error=repr(error))
+            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "no activity could be had", error))
+            return
+        if isinstance(error, NoOffers) and not self.may_retry(instance, error):
+            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "no provider was found", error))
+            return
+        pause = self._attempts.pause()
+        instance.set_phase(Phase.WAITING, f"{pause:.1f} s, after: {error}")
+        await self._moved(instance, seq, pause)
+
+    def _avoid(self) -> frozenset[NodeId]:
+        return self._box.inside() if self._settings.restart.where == "other" else frozenset()
+
+    def _penalise(self, provider: NodeId) -> None:
+        self._box.put(provider)
+
+    # --- the end of an instance
+
+    async def _hand_back(self, instance: Instance) -> None:
+        """Give back what an instance holds; says which handlers were still at work."""
+        for name in await instance.handlers_finished():
+            self._master.skipped(f"clean-up of {name}")
+        lease = instance.lease
+        if isinstance(lease, ActivityLease):
+            instance.give_up_lease()
+            instance.set_phase(Phase.RELEASING)
+            await asyncio.wait([self._master.release(lease, _reason_of(instance))])
+        await instance.hooks_finished()
+
+    def cut_short(self, instance: Instance) -> None:
+        """Wait for `shutdown()` no longer."""
+        reason = "stopped again" if self._master.in_a_hurry else "shutdown() overran its budget"
+        self._master.skipped(f"shutdown() of {instance.id}: {reason}")
+        late = TimeoutError(f"shutdown() did not end: {reason}")
+        instance.fire(Event.SERVICE_ERROR, Cause(Actor.CLOCK, reason, late))
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._master.stopping.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _succeeded(task: asyncio.Task[ActivityLease]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _reason_of(instance: Instance) -> Reason:
+    """What the provider is told about the end."""
+    error = instance.error
+    if error is None:
+        return Reason(message="The service has finished", requestor_code="Success")
+    return Reason(
+        message=f"The service has ended: {instance.records[-1].cause}"[:500], requestor_code="Cancelled"
+    )

@@ -1,0 +1,163 @@
+"""The supervisor of one cluster: its slots, its expiry, and the orderly end of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from shem.bus import Bus
+from shem.clock import Clock
+from shem.engine.engine import Engine
+from shem.engine.lease import ActivityLease
+from shem.engine.market import Market
+from shem.ids import ClusterId
+from shem.lifecycle import Actor, Cause, Event, State
+from shem.log import get_logger
+from shem.service.instance import Instance
+from shem.service.policy import PenaltyBox
+from shem.service.slot import Slot, Supervision
+from shem.yagna.models import Reason
+
+_log = get_logger("supervisor")
+
+#: Makes the instance of a slot; the second argument is the one that it replaces.
+MakeInstance = Callable[[Slot, Instance | None], Instance]
+
+#: Seconds beyond `stop_timeout` that an expiry leaves for giving leases back.
+DRAIN_MARGIN = 5.0
+
+
+class Supervisor:
+    """Keeps the slots of one cluster.
+
+    Attributes:
+        stopping: set once nothing is to be started any more.
+        in_a_hurry: whether nobody waits for `shutdown()` any more.
+        instances: every instance there ever was, in the order of their making.
+    """
+
+    def __init__(
+        self,
+        cluster_id: ClusterId,
+        make: MakeInstance,
+        engine: Engine,
+        market: Market,
+        *,
+        settings: Supervision,
+        clock: Clock,
+        bus: Bus,
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._cluster_id, self._make = cluster_id, make
+        self._engine, self._market, self._settings = engine, market, settings
+        self._clock, self._bus, self._on_idle = clock, bus, on_idle
+        self.stopping = asyncio.Event()
+        self.in_a_hurry = False
+        self.instances: list[Instance] = []
+        self._box = PenaltyBox(settings.restart.penalty, clock)
+        self._slots: list[Slot] = []
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Task[None]] = set()
+        self._skipped: list[str] = []
+        self._drain_timer = self._set_drain_timer()
+
+    # --- slots
+
+    def add_slot(self) -> Instance:
+        """Keep one more slot from now on; returns its first instance."""
+        slot = Slot(
+            len(self._slots),
+            self._cluster_id,
+            self,
+            self._engine,
+            self._market,
+            settings=self._settings,
+            box=self._box,
+            clock=self._clock,
+            bus=self._bus,
+        )
+        self._slots.append(slot)
+        task = asyncio.get_running_loop().create_task(
+            slot.keep(), name=f"slot {slot.number} of {self._cluster_id}"
+        )
+        self._keeping.add(task)
+        task.add_done_callback(self._slot_ended)
+        return slot.instance
+
+    def _slot_ended(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("slot_ended_by_a_bug", task=task.get_name(), error=repr(error))
+        if not self._keeping:
+            self._on_idle()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot is kept any more."""
+        return not self._keeping
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """All slots there ever were."""
+        return tuple(self._slots)
+
+    # --- what slots ask for (see `SlotMaster`)
+
+    def make(self, slot: Slot, replaces: Instance | None) -> Instance:
+        """A new instance for a slot."""
+        instance = self._make(slot, replaces)
+        self.instances.append(instance)
+        return instance
+
+    def release(self, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
+        """Begin to give a lease back."""
+        task = asyncio.get_running_loop().create_task(
+            self._release(lease, reason), name=f"release {lease.activity_id}"
+        )
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+        return task
+
+    async def _release(self, lease: ActivityLease, reason: Reason) -> None:
+        if not await self._engine.release(lease, reason):
+            self.skipped(f"release of {lease.activity.subject}")
+
+    def skipped(self, step: str) -> None:
+        """A step of an orderly end was given up."""
+        self._skipped.append(step)
+
+    # --- stopping
+
+    def stop(self, instance: Instance, cause: Cause) -> None:
+        """Stop one instance; nothing replaces it."""
+        instance.notice_loss()
+        instance.fire(Event.SHUTDOWN, cause)
+
+    def stop_all(self, cause: Cause) -> None:
+        """Stop every instance, and fill no slot any more."""
+        self.stopping.set()
+        self._drain_timer.cancel()
+        for slot in self._slots:
+            self.stop(slot.instance, cause)
+
+    def hurry(self) -> None:
+        """Do not wait for any `shutdown()` any more."""
+        self.in_a_hurry = True
+        for slot in self._slots:
+            if slot.instance.state is State.STOPPING:
+                slot.cut_short(slot.instance)
+
+    async def finished(self) -> Sequence[str]:
+        """Wait for the end of all slots, and say what had to be skipped on the way."""
+        while pending := [*self._keeping, *self._releases]:
+            await asyncio.wait(pending)
+        return tuple(self._skipped)
+
+    def _set_drain_timer(self) -> asyncio.TimerHandle:
+        left = (self._market.expires - self._clock.now()).total_seconds()
+        # A run that is shorter than its own drain would otherwise stop before it began.
+        drain = min(self._settings.stop_timeout + DRAIN_MARGIN, left / 4)
+        return asyncio.get_running_loop().call_later(left - drain, self._drain)
+
+    def _drain(self) -> None:
+        self.stop_all(Cause(Actor.CLOCK, f"its agreements end at {self._market.expires:%H:%M:%S} UTC"))

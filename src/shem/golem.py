@@ -59,6 +59,7 @@ class Golem:
         event_consumer: called for every event (`shem.events`), in a task of its own; may be a coroutine
             function.
         node: the node to use.
+        api: a connection to use instead of one over HTTP, such as the test kit's; it is left open.
         settings: everything else about how the run is conducted.
 
     Raises `ConfigError` where an argument is wrong. No signal handlers are installed and nothing global is
@@ -77,6 +78,7 @@ class Golem:
         strategy: Strategy | None = None,
         event_consumer: Listener[BusEvent] | None = None,
         node: NodeAddress | None = None,
+        api: YagnaApi | None = None,
         settings: EngineSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Golem:
             strategy=strategy or (base.strategy if settings else LeastExpensive()),
         )
         self._node = node or NodeAddress.from_environment()
+        self._api = api
         self._clock = clock or SystemClock()
         self._listeners: list[tuple[Listener[BusEvent], tuple[type[BusEvent], ...]]] = []
         if event_consumer is not None:
@@ -139,6 +142,8 @@ class Golem:
             raise
 
     async def _connect(self, stack: AsyncExitStack) -> tuple[YagnaApi, ImageRegistry | None]:
+        if self._api is not None:
+            return self._api, None
         # Imported here: half of the library is of use without a network, and aiohttp is slow to import.
         from shem.yagna.http import HttpNode
         from shem.yagna.registry import HttpImageRegistry

@@ -88,5 +88,5 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
 
 
 def get_logger(name: str) -> Any:
-    """A structlog logger, bound to the part of shem that speaks."""
-    return structlog.get_logger().bind(part=name)
+    """A structlog logger that says which part of shem speaks. Lazy: it heeds what is configured later."""
+    return structlog.get_logger(part=name)

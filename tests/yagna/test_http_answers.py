@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -164,11 +165,18 @@ def test_an_invalid_answer_is_refused_with_the_path_of_the_offender(
 @given(st.binary(max_size=60))
 @example(b"[" * 100_000)
 def test_no_body_raises_anything_but_an_answer_error(body: bytes) -> None:
-    for read in (lambda a: a.value(Identity), lambda a: a.identifier("x"), lambda a: a.elements()):
+    reads: list[Callable[[Answer], object]] = [
+        lambda given: given.value(Identity),
+        lambda given: given.identifier("x"),
+        lambda given: given.elements(),
+    ]
+    raised = set()
+    for read in reads:
         try:
             read(answer(body))
-        except NodeAnswerError as error:
-            assert error.call == CALL
+        except Exception as error:
+            raised.add(type(error))
+    assert raised <= {NodeAnswerError}
 
 
 @given(

@@ -296,11 +296,10 @@ def test_a_node_that_is_down_for_a_while_is_tried_again_with_pauses(
         route = ("GET", f"{SERVICES}/{ID}")
         upgrade = stub._answers[route].pop()
         stub.on(*route, "overloaded", status=503)
-        before = len(stub.requests)
+        before, started = len(stub.requests), time.monotonic()
         await socket.close()
-        await asyncio.sleep(0.3)
-        tries = len(stub.requests) - before
-        assert 2 <= tries <= 0.3 / 0.01, "it neither gives up nor floods"
+        await stub.asked_in_all(before + 6)
+        assert time.monotonic() - started > 0.08, "six tries take at least half of their pauses"
         stub._answers[route][:] = [upgrade]
         assert await bridge.download(await bridge.socket()) == b"hello"
         assert channel.failure is None

@@ -194,7 +194,7 @@ def test_a_node_that_never_answers_is_given_up_after_the_call_limit(against_stub
         started = time.monotonic()
         error = await failure_of(node.me())
         assert type(error) is NodeUnavailable and "0.2 s" in error.message
-        assert 0.15 < time.monotonic() - started < 1.5
+        assert 0.15 < time.monotonic() - started < 3
 
     against_stub(scenario, call_timeout=0.2)
 
@@ -214,7 +214,7 @@ def test_a_long_poll_waits_a_margin_longer_than_the_node(
         started = time.monotonic()
         error = await failure_of(node.demand_events(DemandId("D"), timeout=0.2))
         assert type(error) is NodeUnavailable and "0.5 s" in error.message
-        assert 0.45 < time.monotonic() - started < 1.5
+        assert 0.45 < time.monotonic() - started < 3
         assert "timeout=0.2" in stub.last.query
 
     # The limit of ordinary calls, shorter here, does not apply to polls.
@@ -242,7 +242,7 @@ def test_commands_do_not_wait_behind_any_number_of_long_polls(against_stub: Any)
         await stub.asked_in_all(150)
         started = time.monotonic()
         await node.me()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2
         for poll in polls:
             poll.cancel()
         results = await asyncio.gather(*polls, return_exceptions=True)
@@ -284,7 +284,7 @@ def test_closing_ends_a_pending_poll_at_once_wherever_it_is(against_stub: Any, t
         await node.close()
         error = await failure_of(poll)
         assert type(error) is NodeUnavailable and "closed" in error.message
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2, "the poll itself would have taken a minute"
 
     against_stub(scenario)
 
@@ -333,6 +333,12 @@ def test_an_address_that_is_no_base_url_is_refused_without_showing_it(url: str) 
     with pytest.raises(ConfigError) as caught:
         http_node(url)
     assert "pass-w0rd" not in everything_in(caught.value)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_call_limit_must_leave_time(limit: float) -> None:
+    with pytest.raises(ConfigError, match="call_timeout"):
+        http_node("http://127.0.0.1:1", call_timeout=limit)
 
 
 def test_the_error_names_method_and_path_but_not_the_query(against_stub: Any) -> None:

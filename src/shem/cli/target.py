@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -101,16 +102,18 @@ def _does_not_import(what: str, error: BaseException) -> str:
     said = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, SyntaxError):
         return f"{what} does not import:\n{said}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     if not frames:
         return f"{what} does not import: {said}"
     last = frames[-1]
     line = f"\n  {last.line}" if last.line else ""
     return f"{what} does not import: {last.filename}, line {last.lineno}{line}\n{said}"
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a file of a traceback is the user's own: not shem, not installed, not part of Python."""
+    library = ("site-packages" in filename) or filename.startswith((sysconfig.get_path("stdlib"), "<frozen"))
+    return not library and filename != __file__
 
 
 def _named(module: ModuleType, place: str, name: str) -> type:
@@ -146,11 +149,12 @@ def _services(module: ModuleType) -> list[type]:
     base = getattr(sys.modules.get("shem.service.service"), "Service", None)
     if not isinstance(base, type):
         return []
-    return [
+    own = [
         cls
-        for cls in dict.fromkeys(vars(module).values())
+        for cls in vars(module).values()
         if isinstance(cls, type) and issubclass(cls, base) and cls.__module__ == module.__name__
     ]
+    return list(dict.fromkeys(own))
 
 
 def _one_of(names: list[str]) -> str:

@@ -103,9 +103,7 @@ class Activities:
             raise timed_out(call)
         if not activity.alive:
             raise NodeFailure(
-                call,
-                500,
-                f"Activity {activity.id} was abruptly terminated: {activity.error_message or activity.reason}",
+                call, 500, f"Activity {activity.id} was abruptly terminated: {activity.error_message}"
             )
         return activity.id
 

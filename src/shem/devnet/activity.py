@@ -179,7 +179,7 @@ class Activity:
 
     def document(self) -> wire.ActivityStateDoc:
         """The state as the REST API shows it."""
-        following = self.next_state
+        following = self.next_state if self.state is not ActivityState.UNRESPONSIVE else None
         if self.alive and self.ending is not None:
             following = ActivityState.TERMINATED
         elif following is None and self._working and self.state is ActivityState.READY:

@@ -1,4 +1,4 @@
-"""Agreements: made of proposals, confirmed by the requestor, approved or rejected by the provider, ended by either.
+"""Agreements: made of proposals, confirmed by requestors, approved or rejected by providers, ended by either.
 
 States are moved by the table of `shem.lifecycle` only. What a provider does under an agreement belongs to
 `provider` and `engagement`.
@@ -189,8 +189,8 @@ class Agreements:
     async def wait(self, who: NodeId, agreement_id: AgreementId, *, timeout: float) -> None:
         """Return once approved.
 
-        Raises `RequestTimeout` when there is no decision yet, `Gone` when it is rejected, cancelled or expired,
-        `BadRequest` where it is not confirmed or was terminated.
+        Raises `RequestTimeout` when there is no decision yet, `Gone` when it is rejected, cancelled or
+        expired, `BadRequest` where it is not confirmed or was terminated.
         """
         call = f"POST {ROOT}/agreements/{agreement_id}/wait"
         agreement = self.find(call, who, agreement_id)
@@ -298,6 +298,10 @@ class Agreements:
     def get(self, agreement_id: AgreementId) -> Agreement | None:
         """One agreement, whoever made it, or None."""
         return self._agreements.get(agreement_id)
+
+    def close(self) -> None:
+        """End the polls that wait for events."""
+        self._log.close()
 
     def all(self) -> list[Agreement]:
         """Every agreement there ever was, oldest first."""

@@ -36,8 +36,8 @@ class Timer:
 class Background:
     """Keeps the node's tasks and timers until they are done, and ends what is left at the end.
 
-    A task that finishes is forgotten; one that is cancelled, too; one that raises is a bug of the devnet and is
-    handed to the loop's exception handler, so that it shows.
+    A task that finishes is forgotten; one that is cancelled, too; one that raises is a bug of the devnet and
+    is handed to the loop's exception handler, so that it shows.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,8 @@ from shem.config import NodeAddress
 from shem.devnet.fetcher import HttpFetcher
 from shem.devnet.node import Node
 from shem.devnet.runtime.base import RuntimeFactory
+from shem.devnet.runtime.null import NullFactory
+from shem.devnet.runtime.sandbox import SandboxFactory
 from shem.devnet.server import make_app
 from shem.devnet.settings import ProviderSettings, Timings
 from shem.errors import ConfigError
@@ -37,7 +39,8 @@ class Devnet:
         providers: how many built-in providers, or the settings of each.
         images: image directories by hash, for the sandbox.
         strict_images: whether an unknown image hash fails the deploy, as on a real provider.
-        runtime: ``sandbox`` really runs commands; ``null`` only pretends to.
+        runtime: ``sandbox`` really runs commands; ``null`` only pretends to. Or a factory of one's own, which
+            is then not closed here.
         port: 0 for any free one.
         app_key: the key that requests must carry; by default a new secret.
 
@@ -50,13 +53,13 @@ class Devnet:
         providers: int | Sequence[ProviderSettings] = 1,
         images: Mapping[str, Path] | None = None,
         strict_images: bool = False,
-        runtime: str = "sandbox",
+        runtime: str | RuntimeFactory = "sandbox",
         port: int = 0,
         app_key: str | None = None,
         timings: Timings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if runtime not in ("sandbox", "null"):
+        if isinstance(runtime, str) and runtime not in ("sandbox", "null"):
             raise ConfigError(f"runtime {runtime!r} is not known; use 'sandbox' or 'null'")
         self._providers, self._images, self._strict_images = providers, dict(images or {}), strict_images
         self._runtime, self._port, self._app_key = runtime, port, app_key
@@ -78,7 +81,7 @@ class Devnet:
 
     @property
     def isolation(self) -> str:
-        """What keeps activities apart from the host, in one line. Raises `RuntimeError` unless it is started."""
+        """What keeps activities apart from the host, in one line. Raises `RuntimeError` unless started."""
         return self._require(self._isolation)
 
     async def start(self) -> NodeAddress:
@@ -113,9 +116,6 @@ class Devnet:
 
     async def _start(self) -> NodeAddress:
         runtimes = self._make_runtimes()
-        close_runtimes = getattr(runtimes, "aclose", None)
-        if close_runtimes is not None:
-            self._to_close.append(close_runtimes)
         fetcher = HttpFetcher()
         self._to_close.append(fetcher.aclose)
         node = Node(
@@ -162,13 +162,13 @@ class Devnet:
         return port
 
     def _make_runtimes(self) -> RuntimeFactory:
+        if not isinstance(self._runtime, str):
+            return self._runtime
         if self._runtime == "null":
-            from shem.devnet.runtime.null import NullFactory
-
             return NullFactory()
-        from shem.devnet.runtime.sandbox import SandboxFactory
-
-        return SandboxFactory(self._images, self._strict_images, clock=self._clock)
+        sandboxes = SandboxFactory(self._images, self._strict_images, clock=self._clock)
+        self._to_close.append(sandboxes.aclose)
+        return sandboxes
 
     def _require(self, value: T | None) -> T:
         if value is None:

@@ -74,10 +74,10 @@ class Documents:
         return [invoice for invoice in self._invoices.values() if invoice.recipient_id == who]
 
     def accept_note(self, who: NodeId, note_id: DebitNoteId, acceptance: wire.Acceptance) -> None:
-        """Accept a debit note; nothing happens where it, or the invoice of its agreement, was accepted before.
+        """Accept a debit note; harmless where it, or the invoice of its agreement, was accepted before.
 
-        Raises `NotFound`, `BadRequest` for a wrong amount, an unknown allocation or one that is too small, and
-        `Gone` where the allocation is released.
+        Raises `NotFound`, `BadRequest` for a wrong amount, an unknown allocation or one that is too small,
+        and `Gone` where the allocation is released.
         """
         call = f"POST {ROOT}/debitNotes/{note_id}/accept"
         note = self._note(call, who, note_id)
@@ -234,6 +234,11 @@ class Documents:
         """Whether a debit note still waits for its acceptance."""
         note = self._notes[note_id]
         return note.status is Status.RECEIVED and not self._invoice_accepted(note.agreement_id)
+
+    def close(self) -> None:
+        """End the polls that wait for events."""
+        self._note_log.close()
+        self._invoice_log.close()
 
     # --- for the audit --------------------------------------------------------------------------------
 

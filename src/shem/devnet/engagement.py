@@ -34,9 +34,6 @@ class Engagement:
     Args:
         wallet: the address that bills are to be paid to.
         when_reachable: called with a function and its arguments; calls it when the provider is connected.
-
-    Attributes:
-        over: whether the agreement has ended, as far as the provider knows.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class Engagement:
         self._note_timers: dict[ActivityId, Timer] = {}
         self._timers: list[Timer] = []
         self._idle: Timer | None = None
-        self.over = False
+        self._over = False
         self._invoiced = False
 
     @property
@@ -92,14 +89,14 @@ class Engagement:
             timer.cancel()
         if activity.id in self._bills:
             self._when_reachable(self._write_note, activity)
-        if self.over:
+        if self._over:
             self._maybe_invoice()
         else:
             self._watch_idleness()
 
     def agreement_ended(self) -> None:
         """The agreement ended: end what runs under it, then write the invoice."""
-        self.over = True
+        self._over = True
         for timer in (*self._timers, self._idle):
             if timer is not None:
                 timer.cancel()

@@ -49,6 +49,12 @@ class EventLog(Generic[E]):
         self._dates: list[datetime] = []
         self._events: list[E] = []
         self._bell = Bell()
+        self._closed = False
+
+    def close(self) -> None:
+        """End all polls that wait; later ones do not wait any more."""
+        self._closed = True
+        self._bell.ring()
 
     def append(self, event: E) -> None:
         """Add an event, which must be later than all before, and wake those who wait for it."""
@@ -75,7 +81,7 @@ class EventLog(Generic[E]):
                 position += 1
                 if wanted(event):
                     found.append(event)
-            return bool(found)
+            return bool(found) or self._closed
 
         await self._bell.until(look, timeout)
         return found

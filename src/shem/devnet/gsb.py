@@ -8,6 +8,7 @@ Source: contract 3.6.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -121,8 +122,7 @@ class Gsb:
     async def aclose(self) -> None:
         """End all services."""
         services, self._services = list(self._services.values()), {}
-        for service in services:
-            await service.end()
+        await asyncio.gather(*(service.end() for service in services))
 
 
 def _identifier(address: str) -> str:

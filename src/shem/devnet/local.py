@@ -38,8 +38,8 @@ class LocalApi:
     Args:
         identity: whose calls these are; by default the node's own.
         before_call: awaited before each call has any effect.
-        after_call: awaited after each call that succeeded; what it raises is what a caller sees whose connection
-            was cut after the effect.
+        after_call: awaited after each call that succeeded; what it raises is what a caller sees whose
+            connection was cut after the effect.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LocalApi:
         after_call: Hook | None = None,
     ) -> None:
         self.before_call, self.after_call = before_call, after_call
-        self._node = node
+        self.node = node
         self._identity = identity or node.identity
         self._channels: dict[LocalChannel, None] = {}
         self._closed = False
@@ -84,19 +84,19 @@ class LocalApi:
     async def subscribe(self, demand: wire.DemandSpec) -> DemandId:
         """See `MarketApi.subscribe`."""
         async with self._call("subscribe", demand):
-            return self._node.market.subscribe(self._who, demand)
+            return self.node.market.subscribe(self._who, demand)
 
     async def unsubscribe(self, demand_id: DemandId) -> None:
         """See `MarketApi.unsubscribe`."""
         async with self._call("unsubscribe", demand_id):
-            self._node.market.unsubscribe(self._who, demand_id)
+            self.node.market.unsubscribe(self._who, demand_id)
 
     async def demand_events(
         self, demand_id: DemandId, *, timeout: float, max_events: int = 100
     ) -> Sequence[wire.DemandEvent]:
         """See `MarketApi.demand_events`."""
         async with self._call("demand_events", demand_id):
-            return await self._node.market.demand_events(
+            return await self.node.market.demand_events(
                 self._who, demand_id, timeout=timeout, max_events=max_events
             )
 
@@ -105,51 +105,51 @@ class LocalApi:
     ) -> ProposalId:
         """See `MarketApi.counter_proposal`."""
         async with self._call("counter_proposal", demand_id, proposal_id, demand):
-            return self._node.market.counter(self._who, demand_id, proposal_id, demand)
+            return self.node.market.counter(self._who, demand_id, proposal_id, demand)
 
     async def reject_proposal(
         self, demand_id: DemandId, proposal_id: ProposalId, reason: wire.Reason
     ) -> None:
         """See `MarketApi.reject_proposal`."""
         async with self._call("reject_proposal", demand_id, proposal_id, reason):
-            self._node.market.reject(self._who, demand_id, proposal_id)
+            self.node.market.reject(self._who, demand_id, proposal_id)
 
     async def create_agreement(self, proposal_id: ProposalId, valid_to: datetime) -> AgreementId:
         """See `MarketApi.create_agreement`."""
         async with self._call("create_agreement", proposal_id, valid_to):
-            return self._node.agreements.create(self._who, proposal_id, valid_to)
+            return self.node.agreements.create(self._who, proposal_id, valid_to)
 
     async def agreement(self, agreement_id: AgreementId) -> wire.AgreementDoc:
         """See `MarketApi.agreement`."""
         async with self._call("agreement", agreement_id):
-            return self._node.agreements.agreement(self._who, agreement_id)
+            return self.node.agreements.agreement(self._who, agreement_id)
 
     async def confirm_agreement(self, agreement_id: AgreementId, app_session_id: AppSessionId) -> None:
         """See `MarketApi.confirm_agreement`."""
         async with self._call("confirm_agreement", agreement_id, app_session_id):
-            self._node.agreements.confirm(self._who, agreement_id, app_session_id)
+            self.node.agreements.confirm(self._who, agreement_id, app_session_id)
 
     async def wait_for_approval(self, agreement_id: AgreementId, *, timeout: float) -> None:
         """See `MarketApi.wait_for_approval`."""
         async with self._call("wait_for_approval", agreement_id):
-            await self._node.agreements.wait(self._who, agreement_id, timeout=timeout)
+            await self.node.agreements.wait(self._who, agreement_id, timeout=timeout)
 
     async def cancel_agreement(self, agreement_id: AgreementId, reason: wire.Reason) -> None:
         """See `MarketApi.cancel_agreement`."""
         async with self._call("cancel_agreement", agreement_id, reason):
-            self._node.agreements.cancel(self._who, agreement_id, reason)
+            self.node.agreements.cancel(self._who, agreement_id, reason)
 
     async def terminate_agreement(self, agreement_id: AgreementId, reason: wire.Reason) -> None:
         """See `MarketApi.terminate_agreement`."""
         async with self._call("terminate_agreement", agreement_id, reason):
-            self._node.agreements.terminate(self._who, agreement_id, reason)
+            self.node.agreements.terminate(self._who, agreement_id, reason)
 
     async def agreement_events(
         self, *, after: datetime, timeout: float, app_session_id: AppSessionId, max_events: int = 100
     ) -> Sequence[wire.AgreementEvent]:
         """See `MarketApi.agreement_events`."""
         async with self._call("agreement_events", after):
-            return await self._node.agreements.events(
+            return await self.node.agreements.events(
                 self._who, after=after, timeout=timeout, session=app_session_id, max_events=max_events
             )
 
@@ -158,70 +158,70 @@ class LocalApi:
     async def create_activity(self, agreement_id: AgreementId, *, timeout: float) -> ActivityId:
         """See `ActivityApi.create_activity`."""
         async with self._call("create_activity", agreement_id):
-            return await self._node.activities.create(self._who, agreement_id, timeout=timeout)
+            return await self.node.activities.create(self._who, agreement_id, timeout=timeout)
 
     async def destroy_activity(self, activity_id: ActivityId, *, timeout: float) -> None:
         """See `ActivityApi.destroy_activity`."""
         async with self._call("destroy_activity", activity_id):
-            await self._node.activities.destroy(self._who, activity_id, timeout=timeout)
+            await self.node.activities.destroy(self._who, activity_id, timeout=timeout)
 
     async def execute(self, activity_id: ActivityId, commands: Sequence[dict[str, Any]]) -> BatchId:
         """See `ActivityApi.execute`."""
         async with self._call("execute", activity_id, commands):
-            return await self._node.activities.execute(self._who, activity_id, commands)
+            return await self.node.activities.execute(self._who, activity_id, commands)
 
     async def batch_results(
         self, activity_id: ActivityId, batch_id: BatchId, *, timeout: float
     ) -> Sequence[wire.CommandOutcome]:
         """See `ActivityApi.batch_results`."""
         async with self._call("batch_results", activity_id, batch_id):
-            return await self._node.activities.results(self._who, activity_id, batch_id, timeout=timeout)
+            return await self.node.activities.results(self._who, activity_id, batch_id, timeout=timeout)
 
     async def activity_state(self, activity_id: ActivityId) -> wire.ActivityStateDoc:
         """See `ActivityApi.activity_state`."""
         async with self._call("activity_state", activity_id):
-            return self._node.activities.state(self._who, activity_id)
+            return self.node.activities.state(self._who, activity_id)
 
     async def activity_usage(self, activity_id: ActivityId) -> wire.ActivityUsage:
         """See `ActivityApi.activity_usage`."""
         async with self._call("activity_usage", activity_id):
-            return self._node.activities.usage(self._who, activity_id)
+            return self.node.activities.usage(self._who, activity_id)
 
     # --- payment --------------------------------------------------------------------------------------
 
     async def create_allocation(self, allocation: wire.NewAllocation) -> wire.Allocation:
         """See `PaymentApi.create_allocation`."""
         async with self._call("create_allocation", allocation):
-            return self._node.allocations.create(self._who, allocation)
+            return self.node.allocations.create(self._who, allocation)
 
     async def allocation(self, allocation_id: AllocationId) -> wire.Allocation:
         """See `PaymentApi.allocation`."""
         async with self._call("allocation", allocation_id):
-            return self._node.allocations.allocation(self._who, allocation_id)
+            return self.node.allocations.allocation(self._who, allocation_id)
 
     async def change_allocation(
         self, allocation_id: AllocationId, change: wire.AllocationChange
     ) -> wire.Allocation:
         """See `PaymentApi.change_allocation`."""
         async with self._call("change_allocation", allocation_id, change):
-            return self._node.allocations.change(self._who, allocation_id, change)
+            return self.node.allocations.change(self._who, allocation_id, change)
 
     async def release_allocation(self, allocation_id: AllocationId) -> None:
         """See `PaymentApi.release_allocation`."""
         async with self._call("release_allocation", allocation_id):
-            self._node.allocations.release(self._who, allocation_id)
+            self.node.allocations.release(self._who, allocation_id)
 
     async def demand_decorations(self, allocation_ids: Sequence[AllocationId]) -> wire.DemandDecorations:
         """See `PaymentApi.demand_decorations`."""
         async with self._call("demand_decorations", allocation_ids):
-            return self._node.allocations.decorations(self._who, allocation_ids)
+            return self.node.allocations.decorations(self._who, allocation_ids)
 
     async def invoice_events(
         self, *, after: datetime, timeout: float, app_session_id: AppSessionId, max_events: int = 100
     ) -> Sequence[wire.InvoiceEvent]:
         """See `PaymentApi.invoice_events`."""
         async with self._call("invoice_events", after):
-            return await self._node.documents.invoice_events(
+            return await self.node.documents.invoice_events(
                 self._who, after=after, timeout=timeout, session=app_session_id, max_events=max_events
             )
 
@@ -230,33 +230,33 @@ class LocalApi:
     ) -> Sequence[wire.DebitNoteEvent]:
         """See `PaymentApi.debit_note_events`."""
         async with self._call("debit_note_events", after):
-            return await self._node.documents.note_events(
+            return await self.node.documents.note_events(
                 self._who, after=after, timeout=timeout, session=app_session_id, max_events=max_events
             )
 
     async def invoice(self, invoice_id: InvoiceId) -> wire.Invoice:
         """See `PaymentApi.invoice`."""
         async with self._call("invoice", invoice_id):
-            return self._node.documents.invoice(self._who, invoice_id)
+            return self.node.documents.invoice(self._who, invoice_id)
 
     async def debit_note(self, debit_note_id: DebitNoteId) -> wire.DebitNote:
         """See `PaymentApi.debit_note`."""
         async with self._call("debit_note", debit_note_id):
-            return self._node.documents.note(self._who, debit_note_id)
+            return self.node.documents.note(self._who, debit_note_id)
 
     async def accept_invoice(
         self, invoice_id: InvoiceId, acceptance: wire.Acceptance, *, timeout: float
     ) -> None:
         """See `PaymentApi.accept_invoice`."""
         async with self._call("accept_invoice", invoice_id, acceptance):
-            self._node.documents.accept_invoice(self._who, invoice_id, acceptance)
+            self.node.documents.accept_invoice(self._who, invoice_id, acceptance)
 
     async def accept_debit_note(
         self, debit_note_id: DebitNoteId, acceptance: wire.Acceptance, *, timeout: float
     ) -> None:
         """See `PaymentApi.accept_debit_note`."""
         async with self._call("accept_debit_note", debit_note_id, acceptance):
-            self._node.documents.accept_note(self._who, debit_note_id, acceptance)
+            self.node.documents.accept_note(self._who, debit_note_id, acceptance)
 
     # --- files ----------------------------------------------------------------------------------------
 
@@ -271,10 +271,10 @@ class LocalApi:
             return await self._open(_Writer(sink), ("UploadChunk", "UploadFinished"))
 
     async def _open(self, responder: _Reader | _Writer, components: Sequence[str]) -> LocalChannel:
-        uuid = self._node.clock.unique_id()
-        service = self._node.gsb.bind(self._who, f"{FILES}{uuid}", components)
+        uuid = self.node.clock.unique_id()
+        service = self.node.gsb.bind(self._who, f"{FILES}{uuid}", components)
         await service.connect(responder)
-        channel = LocalChannel(self._node, service, f"gftp://{self._who}/{uuid}", self._channels)
+        channel = LocalChannel(self.node, service, f"gftp://{self._who}/{uuid}", self._channels)
         self._channels[channel] = None
         return channel
 
@@ -290,6 +290,8 @@ class _Call:
     async def __aenter__(self) -> None:
         if self._api.closed:
             raise NodeUnavailable(self._name, None, "the connection was closed by this side")
+        if self._api.node.closed:
+            raise NodeUnavailable(self._name, None, "the node was closed")
         if self._api.before_call is not None:
             await self._api.before_call(self._name, self._args)
 

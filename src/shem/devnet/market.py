@@ -1,7 +1,7 @@
 """The market: demands, offers, and the proposals that go back and forth between them.
 
-A pair of demand and offer matches when each one's constraints hold for the other's properties. What a provider
-answers is the provider's business (`negotiation`); agreements are made of proposals in `agreements`.
+A pair of demand and offer matches when each one's constraints hold for the other's properties. What a
+provider answers is the provider's business (`negotiation`); agreements are made of proposals in `agreements`.
 
 Source: contract 3.3.1 to 3.3.4, 4.3.
 """
@@ -194,8 +194,8 @@ class Market:
     ) -> ProposalId:
         """Answer a provider's proposal; its reply comes as an event.
 
-        Raises `BadRequest` for an own or rejected proposal and where the two do not match, `Gone` where it was
-        answered already or the demand expired, `NodeFailure` where the provider cannot be reached.
+        Raises `BadRequest` for an own or rejected proposal and where the two do not match, `Gone` where it
+        was answered already or the demand expired, `NodeFailure` where the provider cannot be reached.
         """
         call = f"POST {ROOT}/demands/{demand_id}/proposals/{proposal_id}"
         constraints = _checked(call, spec.constraints)
@@ -224,7 +224,8 @@ class Market:
     def reject(self, who: NodeId, demand_id: DemandId, proposal_id: ProposalId) -> None:
         """Refuse a provider's proposal.
 
-        Raises `BadRequest` for an own one and `NodeFailure` where it is unknown or was answered (contract 3.3).
+        Raises `BadRequest` for an own one and `NodeFailure` where it is unknown or was answered, as the
+        contract has it (3.3).
         """
         call = f"POST {ROOT}/demands/{demand_id}/proposals/{proposal_id}/reject"
         demand = self._demand(call, who, demand_id)
@@ -242,8 +243,8 @@ class Market:
     def draft_for_agreement(self, call: str, who: NodeId, proposal_id: ProposalId) -> Proposal:
         """The provider's draft that an agreement is to be made of.
 
-        Raises `BadRequest` where it is none: 400 for an unknown, initial, own, rejected or countered proposal,
-        409 where there is an agreement already.
+        Raises `BadRequest` where it is none: 400 for an unknown, initial, own, rejected or countered
+        proposal, 409 where there is an agreement already.
         """
         proposal = self._proposals.get(proposal_id)
         if proposal is None or proposal.demand.owner != who:

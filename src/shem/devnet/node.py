@@ -43,6 +43,10 @@ class Node:
         providers: settings of each provider, or how many with the defaults.
         fetcher: reads and writes http(s) URLs for the `transfer` command; without one such transfers fail.
 
+    Attributes:
+        identity: the node's own identity, under which a requestor acts unless it has another.
+        closed: whether it is closed, or being closed; calls are then refused.
+
     Raises `ConfigError` where two providers have the same name.
     """
 
@@ -87,7 +91,7 @@ class Node:
         self.providers = self._make_providers(parts, providers)
         self.faults = Faults(self.provider, self.agreements, self.activities)
         self._started = False
-        self._closed = False
+        self.closed = False
 
     async def start(self) -> None:
         """Publish the providers' offers. Calling it twice is harmless."""
@@ -99,11 +103,13 @@ class Node:
 
     async def aclose(self) -> None:
         """End everything the node runs. Ordered, bounded, and harmless when called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         for demand in list(self.market.subscribed()):
             self.market.unsubscribe(demand.owner, DemandId(demand.id))
+        self.agreements.close()
+        self.documents.close()
         await self.activities.aclose(CLOSE_TIMEOUT)
         await self.gsb.aclose()
         await self._background.aclose(CLOSE_TIMEOUT)

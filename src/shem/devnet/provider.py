@@ -36,8 +36,8 @@ class Provider:
 
     Attributes:
         node_id: its id; `wallet`: the address it is paid at; `name`: its name on the market.
-        reachable: whether messages get through between it and the requestors. While they do not, what it wants
-            to say waits.
+        reachable: whether messages get through between it and the requestors. While they do not, what it
+            wants to say waits.
         refusing: how many of the next agreements it will reject.
     """
 
@@ -49,6 +49,7 @@ class Provider:
         self._parts = parts
         self._offer: Offer | None = None
         self._engagements: dict[AgreementId, Engagement] = {}
+        self._running: dict[AgreementId, Engagement] = {}
         self._postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._sent_away: dict[DemandId, Demand] = {}
 
@@ -60,11 +61,6 @@ class Provider:
             offer_properties(self.settings, self.name, self.wallet),
             offer_constraints(self.settings, now),
         )
-
-    @property
-    def running(self) -> list[Engagement]:
-        """Its agreements that are approved and, as far as it knows, not ended."""
-        return [one for one in self._engagements.values() if not one.over]
 
     @property
     def owing(self) -> list[AgreementId]:
@@ -108,12 +104,12 @@ class Provider:
             self._parts.agreements.reject(agreement, wire.Reason(message=busy.message))
         elif self._parts.agreements.approve(agreement):
             engagement = Engagement(self._parts, agreement, self.wallet, self._when_reachable)
-            self._engagements[agreement.id] = engagement
+            self._engagements[agreement.id] = self._running[agreement.id] = engagement
             engagement.begin()
 
     @property
     def _is_full(self) -> bool:
-        return len(self.running) >= self.settings.max_agreements
+        return len(self._running) >= self.settings.max_agreements
 
     def _send_away(self, demand: Demand) -> Refused:
         """Refuse for lack of room, and remember the demand until there is some."""
@@ -122,7 +118,7 @@ class Provider:
         return Refused(f"No capacity available. Reached limit of agreements: {limit}", final=False)
 
     def _close(self, agreement: Agreement) -> None:
-        self._engagements[agreement.id].agreement_ended()
+        self._running.pop(agreement.id).agreement_ended()
         assert self._offer is not None  # agreements are made of its proposals
         waiting, self._sent_away = self._sent_away, {}
         if agreement.state is AgreementState.TERMINATED:

@@ -15,12 +15,12 @@ from shem.devnet.node import Node
 from shem.devnet.routes import identity
 from shem.devnet.routes.activity import ActivityRoutes
 from shem.devnet.routes.gsb import GsbRoutes
+from shem.devnet.routes.keyring import KEYRING, Keyring
 from shem.devnet.routes.market import MarketRoutes
 from shem.devnet.routes.payment import PaymentRoutes
-from shem.devnet.routes.keyring import KEYRING, Keyring
 from shem.devnet.routes.reading import call_of
 from shem.devnet.routes.writing import answer, refusal
-from shem.errors import NodeError
+from shem.errors import NodeError, NodeFailure
 from shem.log import get_logger
 from shem.yagna import models as wire
 
@@ -28,6 +28,7 @@ _log = get_logger("devnet")
 
 #: Largest request body, in bytes: scripts and property maps are small, but nobody shall count on it.
 MAX_BODY: Final = 64 * 1024 * 1024
+_NODE: Final = web.AppKey("node", Node)
 _OPEN_PATHS: Final = ("/version/get",)
 
 
@@ -35,6 +36,7 @@ def make_app(node: Node, identities: Mapping[str, wire.Identity]) -> web.Applica
     """The REST API over a node. `identities`: who each app key belongs to."""
     app = web.Application(middlewares=[_guard], client_max_size=MAX_BODY)
     app[KEYRING] = Keyring(identities)
+    app[_NODE] = node
     app.add_routes(
         [
             *identity.routes(),
@@ -52,6 +54,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         if request.path not in _OPEN_PATHS:
             request.app[KEYRING].owner(request)
+        if request.app[_NODE].closed:
+            raise NodeFailure(call_of(request), 503, "the node is stopping")
         return await handler(request)
     except NodeError as error:
         return refusal(error)

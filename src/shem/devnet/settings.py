@@ -50,7 +50,8 @@ class Timings:
                 raise ConfigError(f"timing {field.name} must be a number of seconds from 0 up, not {value!r}")
         if self.abandoned < self.unresponsive:
             raise ConfigError(
-                f"timing abandoned ({self.abandoned} s) must not be less than unresponsive ({self.unresponsive} s)"
+                f"timing abandoned ({self.abandoned} s) must not be less than unresponsive "
+                f"({self.unresponsive} s)"
             )
 
 
@@ -90,7 +91,8 @@ class ProviderSettings:
         if len(self.coeffs) != len(self.usage_vector) + 1:
             raise ConfigError(
                 f"provider {self.name or ''}: {len(self.usage_vector)} usage counters need "
-                f"{len(self.usage_vector) + 1} coefficients (the last is the start fee), not {len(self.coeffs)}"
+                f"{len(self.usage_vector) + 1} coefficients (the last is the start fee), "
+                f"not {len(self.coeffs)}"
             )
         if self.max_agreements < 1:
             raise ConfigError(

@@ -46,6 +46,13 @@ class NoFetcher:
 
 async def transfer(runtime: Runtime, source: str, target: str, gsb: Gsb, fetcher: Fetcher) -> None:
     """Copy a file. Raises `CommandError` with what went wrong."""
+    try:
+        await _transfer(runtime, source, target, gsb, fetcher)
+    except OSError as error:
+        raise CommandError(f"transfer from {source} to {target}: {error.strerror or error}") from error
+
+
+async def _transfer(runtime: Runtime, source: str, target: str, gsb: Gsb, fetcher: Fetcher) -> None:
     digest, source = _split_hash(source)
     inward, outward = _is_inside(source), _is_inside(target)
     if inward and not outward:

@@ -23,7 +23,7 @@ class Bell:
     async def until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait for `ready` to hold, looking at every ring, for at most `timeout` seconds.
 
-        Returns whether it holds. With a timeout of 0 it answers at once, without a timeout it may wait for ever.
+        Returns whether it holds. With a timeout of 0 it answers at once, without one it may wait for ever.
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout

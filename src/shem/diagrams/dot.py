@@ -50,7 +50,7 @@ def _lines(*texts: str, end: str) -> str:
 
 def _node(node: Node, picture: Picture) -> str:
     count = "" if node.count is None else f"  ×{node.count}"
-    attributes = [f"label={_lines(node.name + count, *node.facts, end=chr(92) + 'n')}"]
+    attributes = [f"label={_lines(node.name + count, *node.lines, end=chr(92) + 'n')}"]
     faded = picture.steps_taken and not node.visited
     attributes.append(f'fillcolor="{PAPER if faded else node.tone.fill}"')
     attributes.append(f'color="{_FADED if faded else node.tone.border}"')

@@ -6,7 +6,6 @@ Looks at classes only: nothing is instantiated or called.
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,8 +17,6 @@ HANDLERS: Final[Mapping[State, str]] = {
     State.RUNNING: "run",
     State.STOPPING: "shutdown",
 }
-
-_COLUMNS = 38
 
 
 def handler_notes(service: type) -> dict[State, tuple[str, ...]]:
@@ -47,6 +44,5 @@ def _about(service: type, name: str, *, say_default: bool) -> list[str]:
     lines = [f"{name}(): {whose}"]
     doc = inspect.cleandoc(vars(owner)[name].__doc__ or "").strip()
     if doc:
-        first = doc.splitlines()[0].strip()
-        lines += textwrap.wrap(first, _COLUMNS, max_lines=2, placeholder=" …")
+        lines.append(doc.splitlines()[0].strip())
     return lines

@@ -122,10 +122,10 @@ class _Row:
 
 def node_size(node: Node) -> tuple[float, float]:
     """Least width and height of a state's box."""
-    facts = max((text_width(fact, SMALL_SIZE) for fact in node.facts), default=0.0)
+    facts = max((text_width(fact, SMALL_SIZE) for fact in node.lines), default=0.0)
     badge = 0.0 if node.count is None else 68.0
     width = max(132.0, text_width(node.name, NAME_SIZE, bold=True) + 36 + badge, facts + 28)
-    return math.ceil(width), 48.0 + (LINE_HEIGHT - 1) * len(node.facts)
+    return math.ceil(width), 48.0 + (LINE_HEIGHT - 1) * len(node.lines)
 
 
 def lay_out(picture: Picture) -> Layout:

@@ -24,9 +24,9 @@ def write_mermaid(picture: Picture) -> str:
         lines.append(f"    {names[arrow.source]} --> {names[arrow.dest]} : {_label(arrow)}")
     lines += [f"    {node.ident} --> [*]" for node in picture.nodes if node.final]
     for node in picture.nodes:
-        if node.facts:
+        if node.lines:
             lines.append(f"    note right of {node.ident}")
-            lines += [f"        {_escape(fact)}" for fact in node.facts]
+            lines += [f"        {_escape(fact)}" for fact in node.lines]
             lines.append("    end note")
     for node in picture.nodes:
         lines.append(f"    classDef {_class(node)} {_style(node)}")

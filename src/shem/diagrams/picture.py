@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from shem.lifecycle.table import Actor, Move, Table
 
 S = TypeVar("S", bound=enum.Enum)
 E = TypeVar("E", bound=enum.Enum)
+
+_COLUMNS = 38
 
 #: The guard shown for a move that is taken when no guarded move of its pair applies.
 ELSE = "else"
@@ -88,7 +91,7 @@ class Node:
 
     Attributes:
         key: its value, unique in the table; `name` is what people read, `ident` is safe as an identifier.
-        notes: short lines to show with it.
+        notes: what else to say of it.
         count: how many things are in it, where that is known.
         seconds: time the path spent in it, where that is known.
         visited, current: whether the path touched it, and whether it ended there.
@@ -112,8 +115,17 @@ class Node:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Notes and time spent, as lines to show under the name."""
+        """Notes and time spent, each of any length."""
         return self.notes if self.seconds is None else (*self.notes, duration(self.seconds))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The facts as short lines to show under the name; long ones are cut off."""
+        return tuple(
+            line
+            for fact in self.facts
+            for line in textwrap.wrap(fact, _COLUMNS, max_lines=2, placeholder=" …")
+        )
 
 
 @dataclass(frozen=True, slots=True)

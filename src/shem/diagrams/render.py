@@ -94,7 +94,7 @@ def render(
         counts: how many things are in each state; states that are not named count as 0.
         path: the records of one thing, oldest first; states and moves they touch stand out, all others fade.
         now: the clock's monotonic time, so that the time spent in the last state of `path` is known too.
-        notes: short lines to show with states.
+        notes: what to say with states, a few words or a sentence each.
 
     Raises `ConfigError` where `counts`, `path` or `notes` do not fit the table, and for PNG without the
     packages of the extra ``diagrams``; `ValueError` for an unknown format.

@@ -138,9 +138,9 @@ def _state(node: Node, box: Box, picture: Picture) -> list[str]:
         parts.append(_rect(inner, "none", node.tone.border, 1.2, radius=8, faded=faded))
     extra = _FADED if faded else ""
     centre = box.x + box.w / 2
-    y = box.y + (box.h - (LINE_HEIGHT - 1) * len(node.facts)) / 2 + NAME_SIZE * 0.35
+    y = box.y + (box.h - (LINE_HEIGHT - 1) * len(node.lines)) / 2 + NAME_SIZE * 0.35
     parts.append(_text(centre, y, [Run(node.name, INK, NAME_SIZE, bold=True)], anchor="middle", extra=extra))
-    for number, fact in enumerate(node.facts, 1):
+    for number, fact in enumerate(node.lines, 1):
         run = Run(fact, MIXED, SMALL_SIZE)
         at = y + 2 + (LINE_HEIGHT - 1) * number
         parts.append(_text(centre, at, [run], anchor="middle", extra=extra))

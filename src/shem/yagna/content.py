@@ -1,7 +1,7 @@
 """Where bytes come from and go to on the requestor's side: the concrete sources and sinks of a transfer.
 
-Nothing here knows how bytes travel. Reads and writes are synchronous and small: a transfer moves pieces of
-40 KiB, which a local disk answers faster than a hand-over to a thread would take.
+Nothing here knows how bytes travel. Reads and writes are synchronous: a transfer moves pieces of 40 KiB, for
+which a hand-over to a thread would cost more than it saves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading requests: bodies and query parameters as values, and a 400 for everything that is none.
 
-Source: contract 1.2, 1.4. Lists come as ``a,b`` and as repeated parameters; a raw ``+`` in a time has become a
-blank on its way.
+Source: contract 1.2, 1.4. Lists come as ``a,b`` and as repeated parameters; a raw ``+`` in a time has become
+a blank on its way.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def moment(request: web.Request, name: str) -> datetime | None:
 
 
 def in_utc(time: datetime) -> datetime:
-    """An aware time in UTC; one without a zone is taken as UTC. Raises `OverflowError` at the calendar's ends."""
+    """The time in UTC; one without a zone is taken as UTC. Raises `OverflowError` at the calendar's ends."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 

@@ -92,7 +92,7 @@ class InitLink:
         """Send a request and wait for its answer, whose descriptors the caller then owns.
 
         `fds` are taken over and closed, whatever happens. When the caller is cancelled, `undo` is sent for
-        the same request. Raises `LinkLost`.
+        the same request. Raises `LinkLost`, or `wire.WireError` where the request is too long.
         """
         if self._ended.done():
             wire.close_all(fds)
@@ -189,10 +189,14 @@ class InitLink:
             return
         try:
             for message, own in self._decoder.feed(data, fds):
-                if not self._on_message(message):
-                    wire.close_all(own)
-                    continue
-                self._waiting[message["id"]].set_result((message, own))
+                wanted = False
+                try:
+                    wanted = self._on_message(message)
+                finally:
+                    if not wanted:
+                        wire.close_all(own)
+                if wanted:
+                    self._waiting[message["id"]].set_result((message, own))
         except (wire.WireError, KeyError, TypeError, ValueError) as error:
             # Only something that has taken over process 1 could send this, so it is not to be trusted any
             # more.

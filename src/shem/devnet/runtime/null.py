@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -82,6 +83,10 @@ class NullRuntime:
             raise CommandError(f"{path} cannot be written: the path is not absolute")
         file = self._files[path] = _MemoryFile()
         return file
+
+    async def connect(self, port: int, host: str = "127.0.0.1") -> socket.socket:
+        """Nothing runs, so nothing listens: always raises `CommandError`."""
+        raise CommandError(f"no connection to {host}:{port} inside: nothing is run here")
 
     async def stop(self) -> None:
         """Forget the files; `deploy` may follow."""

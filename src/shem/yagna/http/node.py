@@ -69,6 +69,8 @@ class HttpNode:
         clock: for ids of transfers and for jitter.
         call_timeout: limit on ordinary calls, in seconds; calls with a `timeout` of their own wait 5 s longer
             than the node was told to.
+
+    Raises `ConfigError` where the address is no plain base URL, or the limit not more than 0.
     """
 
     def __init__(self, address: NodeAddress, *, clock: Clock, call_timeout: float = 30.0) -> None:

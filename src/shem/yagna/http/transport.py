@@ -39,6 +39,8 @@ class Transport:
     """
 
     def __init__(self, address: NodeAddress, *, call_timeout: float) -> None:
+        if not call_timeout > 0:
+            raise ConfigError(f"call_timeout must be more than 0 seconds, not {call_timeout}")
         self._base = _base_of(address)
         self._headers = {
             "Authorization": f"Bearer {address.app_key}",

@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -99,6 +100,8 @@ class Init:
                 self._kill(message["id"])
             case "open":
                 self._open(message)
+            case "socket":
+                self._socket(message)
             case "usage":
                 self._channel.send({"id": message["id"], **self._usage()})
             case "discard":
@@ -202,6 +205,16 @@ class Init:
         else:
             self._channel.send(answer, [fd])
             os.close(fd)
+
+    def _socket(self, message: Message) -> None:
+        """A new TCP socket, which stays in the activity's network wherever it is used."""
+        try:
+            sock = socket.socket(message["family"], socket.SOCK_STREAM)
+        except OSError as error:
+            self._channel.send({"id": message["id"], "error": error.strerror or str(error)})
+            return
+        with sock:
+            self._channel.send({"id": message["id"]}, [sock.fileno()])
 
     def _discard_from(self, fd: int) -> None:
         """Read away what a command's background processes still write, so that they neither block nor die."""

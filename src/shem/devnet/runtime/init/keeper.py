@@ -51,8 +51,9 @@ class Plan:
 
     `directory` is the activity's own on the host, with the sub-directories `folders` (mode by name) and the
     symbolic `links` (target by name) in it; `steps` are the mounts (see `mounts`), to be made at `place`, any
-    directory. `readable` and `writable` bound what the node can open. `must_run` is a program that must be
-    there in the end; `try_only` asks for an end right after everything has been set up.
+    directory. `addresses` are IPv4 addresses by which the activity reaches itself. `readable` and `writable`
+    bound what the node can open. `must_run` is a program that must be there in the end; `try_only` asks for an
+    end right after everything has been set up.
     """
 
     namespaces: bool
@@ -62,6 +63,7 @@ class Plan:
     place: str = "/"
     steps: list[list[Any]] = field(default_factory=list)
     hostname: str = ""
+    addresses: list[str] = field(default_factory=list)
     readable: list[str] = field(default_factory=list)
     writable: list[str] = field(default_factory=list)
     must_run: str | None = None
@@ -191,7 +193,7 @@ def _enter(plan: Plan) -> None:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             mounts.make_root(plan.place, plan.steps)
             syscalls.set_hostname(plan.hostname)
-            syscalls.bring_up_loopback()
+            syscalls.bring_up_loopback(plan.addresses)
             syscalls.keep_capabilities(_KEPT_CAPABILITIES)
             syscalls.forbid_tracing()
         else:

@@ -84,7 +84,12 @@ def _obey(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     elif "fork" in message:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # The node sees its socket end.
+            close_all(fds)
+            return
         if pid == 0:
             signal.set_wakeup_fd(-1)
             close_all(own_fds)

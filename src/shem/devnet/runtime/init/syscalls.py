@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -38,6 +39,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
+_SIOCSIFADDR = 0x8916
+_SIOCSIFNETMASK = 0x891C
 _IFF_UP = 0x1
 
 #: The C library has no wrapper for pivot_root(2); its number depends on the machine.
@@ -146,9 +149,15 @@ def keep_capabilities(kept: frozenset[int]) -> None:
     _check(_libc.capset(header, data), "capset")
 
 
-def bring_up_loopback() -> None:
-    """Set the loopback interface of the own network namespace up."""
+def bring_up_loopback(addresses: Sequence[str]) -> None:
+    """Set the loopback interface of the own network namespace up, and give it more IPv4 addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sH14x", b"lo", 0)
         (flags,) = struct.unpack_from("H", fcntl.ioctl(sock, _SIOCGIFFLAGS, request), 16)
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+        for number, address in enumerate(addresses):
+            # An alias per address, with a mask that keeps its neighbours from being taken for local ones.
+            alias = f"lo:{number}".encode()
+            for call, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.255")):
+                packed = socket.inet_aton(value)
+                fcntl.ioctl(sock, call, struct.pack("16sHH4s8x", alias, socket.AF_INET, 0, packed))

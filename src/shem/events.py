@@ -287,7 +287,7 @@ class PaymentRefused(BusEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChosen(BusEvent):
-    """The run begins on this node. `kind`: configured, or devnet."""
+    """The run begins on this node. `kind`: ``devnet``, or ``yagna`` with its version."""
 
     kind: str
     url: str

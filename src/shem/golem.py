@@ -33,6 +33,7 @@ from shem.service.probe import Probe
 from shem.service.service import Service
 from shem.service.slot import Supervision
 from shem.yagna.api import YagnaApi
+from shem.yagna.models import DEVNET_NAME
 
 T = TypeVar("T", bound=Service)
 
@@ -137,7 +138,7 @@ class Golem:
             await engine.start()
             self._engine = engine
         except BaseException:
-            self._stack = None
+            self._stack = self._engine = None
             await stack.aclose()
             raise
 
@@ -149,20 +150,20 @@ class Golem:
         from shem.yagna.registry import HttpImageRegistry
 
         address = self._node
-        registry: ImageRegistry | None = None
-        if address is not None:
-            registry = HttpImageRegistry()
-            kind, hint = "configured", ""
-        elif (embedded := embedded_node()) is not None:
+        if address is None:
+            if (embedded := embedded_node()) is None:
+                raise ConfigError("no node is configured: set YAGNA_APPKEY (and YAGNA_API_URL)")
             address = await stack.enter_async_context(embedded())
-            kind, hint = "devnet", "nothing costs real money; set YAGNA_APPKEY to use a real node"
-        else:
-            raise ConfigError("no node is configured: set YAGNA_APPKEY (and YAGNA_API_URL)")
         redactor.learn(address.app_key)
-        self._bus.emit(NodeChosen(at=self._clock.now(), kind=kind, url=address.url, hint=hint))
         api = HttpNode(address, clock=self._clock)
         stack.push_async_callback(api.close)
-        return api, registry
+        release = (await api.version()).current
+        on_devnet = release.name == DEVNET_NAME
+        hint = "nothing costs real money; set YAGNA_APPKEY to use a real node" if on_devnet else ""
+        kind = "devnet" if on_devnet else f"yagna {release.version}"
+        self._bus.emit(NodeChosen(at=self._clock.now(), kind=kind, url=address.url, hint=hint))
+        # A devnet finds images in its own folder, so nothing there needs the internet.
+        return api, None if on_devnet else HttpImageRegistry()
 
     async def stop(self) -> None:
         """End everything in order: instances, agreements, invoices, allocation, connections.
@@ -202,12 +203,11 @@ class Golem:
                 self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason="over its time budget"))
         finally:
             await stack.aclose()
-            self._engine = None
 
     @property
     def operative(self) -> bool:
         """Whether it has been started and not stopped."""
-        return self._engine is not None
+        return self._stack is not None and self._engine is not None
 
     # --- services
 
@@ -277,7 +277,7 @@ class Golem:
         return cluster
 
     def _need_engine(self) -> Engine:
-        if self._engine is None:
+        if self._engine is None or not self.operative:
             raise ConfigError("this Golem is not running: use `async with Golem(…) as golem`, or `start()`")
         return self._engine
 
@@ -321,7 +321,7 @@ class Golem:
 
     @property
     def accounts(self) -> list[Account]:
-        """What each agreement has cost so far; empty before `start` and after `stop`."""
+        """What each agreement of the present, or last, run has cost so far."""
         return list(self._engine.payments.accounts) if self._engine is not None else []
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from shem.devnet.gsb import FILES, Service
 from shem.devnet.node import Node
+from shem.devnet.settings import YAGNA_VERSION
 from shem.errors import NodeUnavailable, NotFound, TransferError
 from shem.ids import (
     ActivityId,
@@ -75,6 +76,11 @@ class LocalApi:
             await channel.close()
 
     # --- identity and market --------------------------------------------------------------------------
+
+    async def version(self) -> wire.NodeVersion:
+        """See `IdentityApi.version`."""
+        async with self._call("version"):
+            return wire.NodeVersion(current=wire.Release(version=YAGNA_VERSION, name=wire.DEVNET_NAME))
 
     async def me(self) -> wire.Identity:
         """See `IdentityApi.me`."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from shem.errors import ConfigError
 from shem.props import CPU_SEC, DURATION_SEC
 
+#: The version of yagna whose API is served; clients refuse versions that are too old.
+YAGNA_VERSION = "0.17.6"
 #: Payment platforms that built-in providers have an address on: the defaults of the known clients.
 PLATFORMS = ("erc20-holesky-tglm", "erc20-hoodi-tglm", "erc20-polygon-glm")
 

@@ -40,12 +40,16 @@ from shem.yagna.models import (
     Invoice,
     InvoiceEvent,
     NewAllocation,
+    NodeVersion,
     Reason,
 )
 
 
 class IdentityApi(Protocol):
     """Who we are on this node."""
+
+    async def version(self) -> NodeVersion:
+        """What the node runs; the only call that needs no app key."""
 
     async def me(self) -> Identity:
         """Owner of the app key."""

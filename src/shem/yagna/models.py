@@ -46,6 +46,23 @@ class Identity(Wire, frozen=True):
     role: str = ""
 
 
+#: The release name by which a devnet can be told from a real node.
+DEVNET_NAME = "shem devnet"
+
+
+class Release(Wire, frozen=True):
+    """A release of the node's software."""
+
+    version: str
+    name: str = ""
+
+
+class NodeVersion(Wire, frozen=True):
+    """What the node runs (`GET /version/get`)."""
+
+    current: Release
+
+
 # --- market -----------------------------------------------------------------------------------------------
 
 

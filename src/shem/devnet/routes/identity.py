@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
 from shem.devnet.routes import reading
 from shem.devnet.routes.writing import answer, complete
-
-#: The version of yagna whose API is served; clients refuse versions that are too old.
-VERSION: Final = "0.17.6"
+from shem.devnet.settings import YAGNA_VERSION
+from shem.yagna.models import DEVNET_NAME
 
 
 def routes() -> list[web.RouteDef]:
@@ -26,8 +23,8 @@ async def _version(_request: web.Request) -> web.Response:
     return answer(
         {
             "current": {
-                "version": VERSION,
-                "name": "shem devnet",
+                "version": YAGNA_VERSION,
+                "name": DEVNET_NAME,
                 "seen": True,
                 "releaseTs": "2025-10-03T12:00:00",
                 "insertionTs": "2025-10-03T12:00:01",

@@ -120,7 +120,7 @@ def plain(spec: RuntimeSpec, options: DeployOptions, directory: str, image: Path
     if image is not None:
         if rootfs.is_whole_system(image):
             raise CommandError(
-                f"the image {image} brings a system of its own; that needs namespaces, which are not used here"
+                f"the image {image} brings its own system, which needs namespaces, and none are used here"
             )
         visible.append(str(image))
         for path in _image_entries(image, "", volumes):

@@ -104,7 +104,7 @@ class RootTree:
                 onward = _resolved([*walked, name], below.target)
                 self._put(self._root, [*onward, *rest], node, links - 1)
                 return
-            if isinstance(below, Shown):
+            if isinstance(below, Shown) and os.path.isdir(below.source):
                 if _can_be_covered(below.source, rest, node):
                     below.over["/".join(rest)] = node
                     return

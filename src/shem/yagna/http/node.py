@@ -47,6 +47,7 @@ from shem.yagna.models import (
     Invoice,
     InvoiceEvent,
     NewAllocation,
+    NodeVersion,
     Reason,
 )
 
@@ -106,6 +107,10 @@ class HttpNode:
             await self._transport.close()
 
     # --- identity -----------------------------------------------------------------------------------------
+
+    async def version(self) -> NodeVersion:
+        """What the node runs."""
+        return await self._get("/version/get", NodeVersion)
 
     async def me(self) -> Identity:
         """Owner of the app key."""

@@ -52,8 +52,8 @@ class Plan:
     `directory` is the activity's own on the host, with the sub-directories `folders` (mode by name) and the
     symbolic `links` (target by name) in it; `steps` are the mounts (see `mounts`), to be made at `place`, any
     directory. `addresses` are IPv4 addresses by which the activity reaches itself. `readable` and `writable`
-    bound what the node can open. `must_run` is a program that must be there in the end; `try_only` asks for an
-    end right after everything has been set up.
+    bound what the node can open. `must_run` is a program that must be there in the end; `try_only` asks for
+    the end right after everything has been set up.
     """
 
     namespaces: bool

@@ -1,0 +1,276 @@
+"""A node in virtual time with a requestor before it, for the tests of the node's core.
+
+`in_world(main, …)` runs ``main(world)`` to its end in a simulated loop; `World` has short cuts for the steps of a
+rental. `ScriptedRuntime` does what its commands' names say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import pytest
+
+from shem.devnet.local import LocalApi
+from shem.devnet.node import Node
+from shem.devnet.provider import Provider
+from shem.devnet.runtime.base import CommandError, DeployOptions, OutputListener, RuntimeSpec
+from shem.devnet.settings import ProviderSettings
+from shem.ids import ActivityId, AgreementId, AllocationId, AppSessionId, BatchId, DemandId
+from shem.testing.sim import SimClock, run
+from shem.yagna import models as wire
+
+PLATFORM = "erc20-holesky-tglm"
+SESSION = AppSessionId("session-1")
+
+
+class ScriptedRuntime:
+    """Commands: ``say TEXT``, ``moan TEXT`` (stderr), ``sleep S``, ``burn S`` (CPU), ``fail CODE``, ``die WHY``."""
+
+    def __init__(self, spec: RuntimeSpec) -> None:
+        self.spec = spec
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.files: dict[str, bytes] = {}
+        self.options: DeployOptions | None = None
+        self.cpu = 0.0
+        self.destroyed = 0
+        self.killed = 0
+        self.deploy_error: str | None = None
+
+    async def deploy(self, options: DeployOptions) -> str:
+        self.options = options
+        if self.deploy_error is not None:
+            raise CommandError(self.deploy_error)
+        await asyncio.sleep(0.5)
+        return '{"valid":{"Ok":"scripted"}}'
+
+    async def start(self, args: Sequence[str]) -> None:
+        await asyncio.sleep(0.25)
+
+    async def run(self, entry_point: str, args: Sequence[str], output: OutputListener) -> int:
+        match entry_point:
+            case "say":
+                for text in args:
+                    output("stdout", text.encode())
+                    await asyncio.sleep(0)
+            case "moan":
+                output("stderr", args[0].encode())
+            case "sleep":
+                try:
+                    await asyncio.sleep(float(args[0]))
+                except asyncio.CancelledError:
+                    self.killed += 1
+                    raise
+            case "burn":
+                self.cpu += float(args[0])
+            case "fail":
+                return int(args[0])
+            case "die":
+                self.lost.set_result(args[0])
+                await asyncio.sleep(3600)
+            case "break":
+                raise RuntimeError("a bug of the runtime")
+            case _:
+                raise CommandError(f"{entry_point}: no such program")
+        return 0
+
+    async def open_to_read(self, path: str) -> BinaryIO:
+        if path not in self.files:
+            raise CommandError(f"{path}: no such file")
+        return io.BytesIO(self.files[path])
+
+    async def open_to_write(self, path: str) -> BinaryIO:
+        files = self.files
+
+        class Writer(io.BytesIO):
+            def close(self) -> None:
+                if not self.closed:
+                    files[path] = self.getvalue()
+                super().close()
+
+        return Writer()
+
+    async def stop(self) -> None:
+        self.files.clear()
+
+    def cpu_seconds(self) -> float:
+        return self.cpu
+
+    async def destroy(self) -> None:
+        await asyncio.sleep(0.125)
+        self.destroyed += 1
+
+
+class ScriptedRuntimes:
+    """Makes scripted runtimes, and keeps them to be looked at."""
+
+    isolation = "scripted"
+
+    def __init__(self) -> None:
+        self.made: list[ScriptedRuntime] = []
+        self.delay = 0.0
+        self.error: Exception | None = None
+        self.deploy_error: str | None = None
+
+    async def create(self, spec: RuntimeSpec) -> ScriptedRuntime:
+        await asyncio.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        runtime = ScriptedRuntime(spec)
+        runtime.deploy_error = self.deploy_error
+        self.made.append(runtime)
+        return runtime
+
+
+class World:
+    """A node, a requestor before it, and short cuts."""
+
+    def __init__(self, node: Node, runtimes: ScriptedRuntimes, clock: SimClock) -> None:
+        self.node, self.runtimes, self.clock = node, runtimes, clock
+        self.api = LocalApi(node)
+        self.began = clock.now()
+
+    @property
+    def provider(self) -> Provider:
+        return self.node.providers[0]
+
+    def other(self) -> LocalApi:
+        """The same node, seen by somebody else."""
+        return LocalApi(self.node, wire.Identity(identity=wire.NodeId("0x" + "e" * 40)))
+
+    def demand_spec(
+        self, *, ahead: float = 1200.0, constraints: str = "(golem.runtime.name=vm)", **more: Any
+    ) -> wire.DemandSpec:
+        """A demand; `more` has ``__`` for dots and ``_Q`` at the end for a question mark."""
+        properties = {
+            "golem.srv.comp.expiration": int((self.clock.now().timestamp() + ahead) * 1000),
+            "golem.node.debug.subnet": "public",
+            "golem.com.payment.chosen-platform": PLATFORM,
+            f"golem.com.payment.platform.{PLATFORM}.address": "0xpayer",
+            **more,
+        }
+        return wire.DemandSpec(
+            properties={key: value for key, value in properties.items() if value is not None},
+            constraints=constraints,
+        )
+
+    async def allocation(self, amount: object = 10) -> AllocationId:
+        made = await self.api.create_allocation(
+            wire.NewAllocation(address="0xpayer", payment_platform=PLATFORM, total_amount=Decimal(str(amount)))
+        )
+        return made.allocation_id
+
+    async def proposals(self, demand_id: DemandId, timeout: float = 5.0) -> list[wire.Proposal]:
+        events = await self.api.demand_events(demand_id, timeout=timeout)
+        return [event.proposal for event in events if isinstance(event, wire.ProposalEvent)]
+
+    async def draft(
+        self, spec: wire.DemandSpec | None = None, demand_id: DemandId | None = None
+    ) -> tuple[DemandId, wire.Proposal]:
+        """A provider's draft in answer to ours."""
+        spec = spec or self.demand_spec()
+        demand_id = demand_id or await self.api.subscribe(spec)
+        initial = (await self.proposals(demand_id))[0]
+        await self.api.counter_proposal(demand_id, initial.proposal_id, spec)
+        return demand_id, (await self.proposals(demand_id))[0]
+
+    async def agreement(
+        self, spec: wire.DemandSpec | None = None, *, session: AppSessionId = SESSION
+    ) -> AgreementId:
+        """An approved agreement; its demand stays published."""
+        _, draft = await self.draft(spec)
+        agreement_id = await self.api.create_agreement(draft.proposal_id, self.valid_to())
+        await self.api.confirm_agreement(agreement_id, session)
+        await self.api.wait_for_approval(agreement_id, timeout=5)
+        return agreement_id
+
+    async def activity(self, spec: wire.DemandSpec | None = None) -> tuple[AgreementId, ActivityId]:
+        """A new activity under a new agreement."""
+        agreement_id = await self.agreement(spec)
+        return agreement_id, await self.api.create_activity(agreement_id, timeout=5)
+
+    async def ready(self, spec: wire.DemandSpec | None = None) -> tuple[AgreementId, ActivityId]:
+        """An activity that is deployed and started."""
+        agreement_id, activity_id = await self.activity(spec)
+        await self.do(activity_id, {"deploy": {}}, {"start": {}})
+        return agreement_id, activity_id
+
+    async def send(self, activity_id: ActivityId, *commands: dict[str, Any]) -> BatchId:
+        return await self.api.execute(activity_id, list(commands))
+
+    async def do(self, activity_id: ActivityId, *commands: dict[str, Any]) -> list[wire.CommandOutcome]:
+        """Results of a batch, when it is over."""
+        batch_id = await self.send(activity_id, *commands)
+        while True:
+            results = list(await self.api.batch_results(activity_id, batch_id, timeout=60))
+            if results and results[-1].is_batch_finished:
+                return results
+
+    def valid_to(self, seconds: float = 60.0) -> datetime:
+        return self.clock.now() + timedelta(seconds=seconds)
+
+    async def notes(self) -> list[wire.DebitNote]:
+        """All debit notes so far."""
+        events = await self.api.debit_note_events(
+            after=self.began - timedelta(1), timeout=0, app_session_id=SESSION
+        )
+        return [await self.api.debit_note(event.debit_note_id) for event in events]
+
+    async def invoices(self, timeout: float = 0) -> list[wire.Invoice]:
+        """All invoices so far."""
+        events = await self.api.invoice_events(
+            after=self.began - timedelta(1), timeout=timeout, app_session_id=SESSION
+        )
+        return [await self.api.invoice(event.invoice_id) for event in events]
+
+    async def agreement_events(self) -> list[wire.AgreementEvent]:
+        """All agreement events so far."""
+        return list(
+            await self.api.agreement_events(
+                after=self.began - timedelta(1), timeout=0, app_session_id=SESSION
+            )
+        )
+
+
+def run_program(entry_point: str, *args: str, stdout: Any = None, stderr: Any = None) -> dict[str, Any]:
+    """A `run` command that captures what it is told to."""
+    capture = {"stdout": stdout or {"atEnd": {}}, "stderr": stderr or {"atEnd": {}}}
+    return {"run": {"entry_point": entry_point, "args": list(args), "capture": capture}}
+
+
+InWorld = Callable[..., Any]
+
+
+@pytest.fixture
+def program() -> Callable[..., dict[str, Any]]:
+    return run_program
+
+
+@pytest.fixture
+def in_world() -> InWorld:
+    """Runs ``main(world)`` in virtual time; further arguments go to the node."""
+
+    def run_in_world(
+        main: Callable[[World], Awaitable[Any]],
+        *,
+        providers: int | Sequence[ProviderSettings] = 1,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Any:
+        async def go() -> Any:
+            clock, runtimes = SimClock(seed), ScriptedRuntimes()
+            async with Node(runtimes, providers=providers, clock=clock, **settings) as node:
+                return await main(World(node, runtimes, clock))
+
+        return run(go)
+
+    return run_in_world
+
+
+@pytest.fixture
+def scripted() -> type[ScriptedRuntimes]:
+    return ScriptedRuntimes

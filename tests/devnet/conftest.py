@@ -245,12 +245,12 @@ def run_program(entry_point: str, *args: str, stdout: Any = None, stderr: Any = 
 InWorld = Callable[..., Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program() -> Callable[..., dict[str, Any]]:
     return run_program
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def in_world() -> InWorld:
     """Runs ``main(world)`` in virtual time; further arguments go to the node."""
 
@@ -271,6 +271,6 @@ def in_world() -> InWorld:
     return run_in_world
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted() -> type[ScriptedRuntimes]:
     return ScriptedRuntimes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from shem.devnet.runtime.base import OutputListener, RuntimeSpec
 from shem.devnet.runtime.null import NullRuntime
@@ -12,12 +12,13 @@ from shem.devnet.runtime.null import NullRuntime
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a program behaves: after `seconds` it has written its output and exits."""
+    """How a program behaves: after `seconds` it has written its output and `files`, and exits."""
 
     stdout: str = ""
     stderr: str = ""
     exit_code: int = 0
     seconds: float = 0.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 #: Given a program and its arguments, how it behaves.
@@ -53,6 +54,9 @@ class ScriptedRuntime(NullRuntime):
         await super().run(entry_point, args, output)
         reply = self._respond(entry_point, args)
         await asyncio.sleep(reply.seconds)
+        for path, content in reply.files.items():
+            with await self.open_to_write(path) as file:
+                file.write(content)
         output("stdout", reply.stdout.encode())
         output("stderr", reply.stderr.encode())
         return reply.exit_code

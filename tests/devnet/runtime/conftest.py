@@ -17,7 +17,7 @@ def make_spec(image_hash=None, activity_id="activity0001"):
 
 
 class Level:
-    """One level of isolation, and short ways to use it."""
+    """One level of isolation, and short ways to use it (test files cannot import from each other)."""
 
     def __init__(self, plain):
         self.plain = plain
@@ -43,6 +43,25 @@ class Level:
         finally:
             await sandbox.destroy()
 
+    @staticmethod
+    async def shell(sandbox, line):
+        """Exit code, standard output and standard error of a shell line."""
+        heard = Heard()
+        code = await sandbox.run("/bin/sh", ["-c", line], heard)
+        return code, heard.text(), heard.text("stderr")
+
+    @staticmethod
+    def pids_of(marker):
+        """Host pids of all living processes that have `marker` in their command line."""
+        return pids_of(marker)
+
+    @staticmethod
+    async def until(condition, timeout=5.0):
+        """Wait until a condition of the machine, which sends no event, is true."""
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.02)
+
 
 class Heard(list):
     """Output of a command: call it as a listener, ask for the text of a stream."""
@@ -52,13 +71,6 @@ class Heard(list):
 
     def text(self, stream="stdout"):
         return b"".join(data for name, data in self if name == stream).decode()
-
-
-async def shell(sandbox, line):
-    """Exit code, standard output and standard error of a shell line."""
-    heard = Heard()
-    code = await sandbox.run("/bin/sh", ["-c", line], heard)
-    return code, heard.text(), heard.text("stderr")
 
 
 def pids_of(marker):
@@ -73,13 +85,6 @@ def pids_of(marker):
             if marker.encode() in words and state != "Z" and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
-
-
-async def until(condition, timeout=5.0):
-    """Wait until a condition of the machine, which sends no event, is true."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +108,18 @@ def _level(made, name):
 def level(request, _levels):
     """Each level in turn."""
     return _level(_levels, request.param)
+
+
+@pytest.fixture
+def heard():
+    """A listener that keeps what it hears."""
+    return Heard()
+
+
+@pytest.fixture
+def spec():
+    """Makes specs."""
+    return make_spec
 
 
 @pytest.fixture

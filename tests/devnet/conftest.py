@@ -1,25 +1,31 @@
-"""A node in virtual time with a requestor before it, for the tests of the node's core.
+"""A node in virtual time, and a devnet on a real port, each with a requestor before it.
 
-`in_world(main, …)` runs ``main(world)`` to its end in a simulated loop; `World` has short cuts for the steps of a
-rental. `ScriptedRuntime` does what its commands' names say.
+`in_world(main, …)` runs ``main(world)`` in a simulated loop, `serve(main, …)` runs ``main(http)`` over sockets;
+`World` and `Http` have short cuts for the steps of a rental. `ScriptedRuntime` does what its commands' names say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO
 
+import aiohttp
 import pytest
+import yarl
 
+from shem.devnet.devnet import Devnet
 from shem.devnet.local import LocalApi
 from shem.devnet.node import Node
 from shem.devnet.provider import Provider
 from shem.devnet.runtime.base import CommandError, DeployOptions, OutputListener, RuntimeSpec
-from shem.devnet.settings import ProviderSettings
+from shem.devnet.settings import ProviderSettings, Timings
 from shem.ids import ActivityId, AgreementId, AllocationId, AppSessionId, BatchId, DemandId
 from shem.testing.sim import SimClock, run
 from shem.yagna import models as wire
@@ -145,7 +151,7 @@ class World:
     def demand_spec(
         self, *, ahead: float = 1200.0, constraints: str = "(golem.runtime.name=vm)", **more: Any
     ) -> wire.DemandSpec:
-        """A demand; `more` has ``__`` for dots and ``_Q`` at the end for a question mark."""
+        """A demand; `more` are further properties, None leaves one out."""
         properties = {
             "golem.srv.comp.expiration": int((self.clock.now().timestamp() + ahead) * 1000),
             "golem.node.debug.subnet": "public",
@@ -274,3 +280,101 @@ def in_world() -> InWorld:
 @pytest.fixture(scope="session")
 def scripted() -> type[ScriptedRuntimes]:
     return ScriptedRuntimes
+
+
+class Http:
+    """A bare client of a devnet: what really goes over the wire."""
+
+    def __init__(self, session: aiohttp.ClientSession, devnet: Devnet, runtimes: ScriptedRuntimes) -> None:
+        self.session, self.devnet, self.runtimes = session, devnet, runtimes
+        self.url = devnet.address.url
+        self.key = {"Authorization": f"Bearer {devnet.address.app_key}"}
+
+    async def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> Reply:
+        """One request with the app key; `body` is sent as JSON, `raw` as it is."""
+        headers = {**self.key, **more.pop("headers", {})}
+        raw = more.pop("raw", None if body is None else json.dumps(body).encode())
+        # Not parsed again: what stands in `path` is what is sent.
+        url = yarl.URL(self.url + path, encoded=True)
+        async with self.session.request(method, url, data=raw, headers=headers, **more) as response:
+            return Reply(response.status, response.content_type, await response.read(), dict(response.headers))
+
+    async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """The JSON of a successful answer."""
+        reply = await self(method, path, body, **more)
+        assert 200 <= reply.status < 300, reply
+        return reply.json
+
+    def spec(self, **more: Any) -> dict[str, Any]:
+        """A demand that the built-in providers agree to."""
+        properties = {
+            "golem.srv.comp.expiration": int((time.time() + 1200) * 1000),
+            "golem.node.debug.subnet": "public",
+            "golem.com.payment.chosen-platform": PLATFORM,
+            **more,
+        }
+        return {"properties": properties, "constraints": "(golem.runtime.name=vm)"}
+
+    async def draft(self, spec: dict[str, Any]) -> tuple[str, str]:
+        """Ids of a new demand and of a provider's draft for it."""
+        demand = await self.ok("POST", "/market-api/v1/demands", spec)
+        path = f"/market-api/v1/demands/{demand}"
+        (event,) = await self.ok("GET", f"{path}/events?timeout=5")
+        await self.ok("POST", f"{path}/proposals/{event['proposal']['proposalId']}", spec)
+        (event,) = await self.ok("GET", f"{path}/events?timeout=5")
+        return demand, event["proposal"]["proposalId"]
+
+    async def agreement(self) -> str:
+        """Id of an approved agreement."""
+        _, draft = await self.draft(self.spec())
+        valid_to = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
+        made = await self.ok(
+            "POST", "/market-api/v1/agreements", {"proposalId": draft, "validTo": valid_to}
+        )
+        await self.ok("POST", f"/market-api/v1/agreements/{made}/confirm?appSessionId={SESSION}")
+        await self.ok("POST", f"/market-api/v1/agreements/{made}/wait?timeout=5")
+        return str(made)
+
+    async def activity(self) -> str:
+        """Id of an activity under a new agreement."""
+        body = {"agreementId": await self.agreement()}
+        return str((await self.ok("POST", "/activity-api/v1/activity?timeout=5", body))["activityId"])
+
+    async def exec(self, activity: str, *commands: dict[str, Any]) -> str:
+        """Id of a new batch."""
+        body = {"text": json.dumps(commands)}
+        return str(await self.ok("POST", f"/activity-api/v1/activity/{activity}/exec", body))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    type: str
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+
+#: Providers over real sockets are quick.
+QUICK = Timings(counter_reply=0.0, approval=0.0, invoice=0.01, settle=0.05)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """Runs ``main(http)`` before a devnet on a real port; further arguments go to the devnet."""
+
+    def serve_and_run(main: Callable[[Http], Awaitable[Any]], **settings: Any) -> Any:
+        async def go() -> Any:
+            runtimes = ScriptedRuntimes()
+            devnet = Devnet(**{"runtime": runtimes, "timings": QUICK, **settings})
+            async with devnet, aiohttp.ClientSession() as session:
+                return await main(Http(session, devnet, runtimes))
+
+        return asyncio.run(go())
+
+    return serve_and_run

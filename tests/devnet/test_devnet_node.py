@@ -31,7 +31,7 @@ async def life(w):
     await w.api.confirm_agreement(agreement_id, "session-1")
     await w.api.wait_for_approval(agreement_id, timeout=5)
     await w.api.unsubscribe(demand_id)
-    began = w.clock.now() - timedelta(seconds=1)
+    began = w.clock.now()
     activity_id = await w.api.create_activity(agreement_id, timeout=5)
     results = await w.do(activity_id, {"deploy": {}}, {"start": {}}, {"run": {"entry_point": "say"}})
     await asyncio.sleep(30)

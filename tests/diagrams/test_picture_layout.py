@@ -149,6 +149,19 @@ def test_no_table_leads_to_an_overlap(table: Table[Stop, Turn]) -> None:
 
 
 @given(tables())
+def test_arrows_to_one_state_never_cross(table: Table[Stop, Turn]) -> None:
+    wires = lay_out(make_picture(table)).wires
+    crossings = [
+        (a.arrow, b.arrow)
+        for a, b in itertools.combinations(wires, 2)
+        if a.arrow.dest == b.arrow.dest
+        for first, second in itertools.product(itertools.pairwise(a.points), itertools.pairwise(b.points))
+        if thin(first).overlaps(thin(second))
+    ]
+    assert crossings == []
+
+
+@given(tables())
 def test_the_svg_of_any_table_is_well_formed(table: Table[Stop, Turn]) -> None:
     ElementTree.fromstring(render(table, "svg"))
 

@@ -196,11 +196,15 @@ class _Builder:
         # lanes first; upper ends below, outer lanes first: then no lane crosses another's way to its box.
         lower: dict[int, list[_Slot]] = defaultdict(list)
         upper: dict[int, list[_Slot]] = defaultdict(list)
+        loops: dict[int, list[_Slot]] = defaultdict(list)
         for arrow in self.lanes:
             lines = self.lines[arrow]
             start, end = _Slot(lines, block_size(lines)[1] + _ABOVE), _Slot((), _ABOVE + 4)
             self.lane_slots[arrow] = (start, end)
-            goes_down = self._from(arrow) <= self._to(arrow)
+            if arrow.source == arrow.dest:
+                loops[self._from(arrow)] += [end, start]
+                continue
+            goes_down = self._from(arrow) < self._to(arrow)
             (upper if goes_down else lower)[self._from(arrow)].append(start)
             (lower if goes_down else upper)[self._to(arrow)].append(end)
         beside: dict[tuple[int, Side], list[_Slot]] = defaultdict(list)
@@ -218,7 +222,12 @@ class _Builder:
                 last.above = max(last.above, last.under)
         for number, row in enumerate(self.rows):
             row.left = beside[number, "left"]
-            row.right = [*lower[number], *beside[number, "right"], *reversed(upper[number])]
+            row.right = [
+                *lower[number],
+                *beside[number, "right"],
+                *loops[number],
+                *reversed(upper[number]),
+            ]
 
     def _place_rows(self) -> tuple[dict[str, Box], float]:
         """Vertical places of spine states and slots, and where the drawing ends."""

@@ -126,18 +126,19 @@ def open_handler(service: object, name: str) -> HandlerStream:
 
 
 def check_handlers(service_class: type) -> None:
-    """Refuse a class whose handlers cannot be async generators, before anything is rented.
+    """Refuse a class with a handler that is no async generator function, before anything is rented.
 
-    Raises `ServiceDefinitionError`.
+    A decorated handler passes if its decorator uses `functools.wraps`. Raises `ServiceDefinitionError`.
     """
     for name in HANDLERS:
-        function = inspect.unwrap(getattr(service_class, name, None) or _missing)
-        if inspect.isasyncgenfunction(function):
-            continue
+        found = getattr(service_class, name, None)
+        if not callable(found):
+            raise _malformed(service_class, name, f"it is {found!r}")
+        function = inspect.unwrap(found)
         if inspect.iscoroutinefunction(function):
             raise _malformed(service_class, name, "it is a coroutine function: it never yields")
-        if not callable(function) or function is _missing:
-            raise _malformed(service_class, name, f"it is {function!r}")
+        if not inspect.isasyncgenfunction(function):
+            raise _malformed(service_class, name, "it is a plain function")
 
 
 def check_yielded(service: object, name: str, item: object) -> Script:
@@ -148,9 +149,6 @@ def check_yielded(service: object, name: str, item: object) -> Script:
         f"{type(service).__name__}.{name}() yielded {_kind(item)}, but a handler must yield a Script: "
         f"make one with `script = self._ctx.new_script()`, add commands, and `yield script`"
     )
-
-
-def _missing() -> None: ...
 
 
 def _malformed(service_class: type, name: str, found: str) -> ServiceDefinitionError:

@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -196,12 +197,19 @@ def test_nothing_is_written_outside_of_the_volumes(level, path):
     assert not Path("/usr/x").exists()
 
 
-def test_neither_links_nor_dots_lead_the_node_out_of_the_sandbox(level, tmp_path):
-    secret = tmp_path / "secret"
+@pytest.fixture
+def outside():
+    """A directory of the host whose path means nothing inside."""
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as path:
+        yield Path(path)
+
+
+def test_neither_links_nor_dots_lead_the_node_out_of_the_sandbox(level, outside):
+    secret = outside / "secret"
     secret.write_text("secret")
 
     async def scenario(sandbox):
-        await level.shell(sandbox, f"ln -s {secret} link; ln -s {tmp_path} dir; ln -s / root; ln -s nowhere dangling")
+        await level.shell(sandbox, f"ln -s {secret} link; ln -s {outside} dir; ln -s / root")
         tries = ["link", "dir/secret", f"root{secret}", "../" * 20 + str(secret)[1:], f"../..{secret}"]
         for path in tries:
             with pytest.raises(CommandError, match="cannot be read"):
@@ -213,7 +221,30 @@ def test_neither_links_nor_dots_lead_the_node_out_of_the_sandbox(level, tmp_path
 
     level.run(scenario)
     assert secret.read_text() == "secret"
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+
+
+def test_a_link_of_the_hosts_directories_leads_nowhere_when_it_is_swapped_in_late(plain, outside):
+    """Without namespaces a path is resolved first; a link put in its way afterwards must not be followed."""
+    from shem.devnet.runtime.init import files
+
+    real = outside / "volume" / "dir"
+    real.mkdir(parents=True)
+    (outside / "secret").mkdir()
+    resolve = os.path.realpath
+
+    def resolve_then_swap(path):
+        found = resolve(path)
+        real.rmdir()
+        real.symlink_to(outside / "secret")
+        return found
+
+    volume = str(outside / "volume")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os.path, "realpath", resolve_then_swap)
+        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+            files.open_file(f"{volume}/dir/x", write=True, readable=[volume], writable=[volume])
+    assert list((outside / "secret").iterdir()) == []
 
 
 def test_a_link_inside_the_volumes_is_followed(level):

@@ -26,6 +26,12 @@ class PathMap:
         """`text` with every path of the activity replaced by the host's."""
         return self._pattern.sub(lambda match: self._places[match[0]], text)
 
+    def readable(self, text: str) -> str:
+        """`text`, a message for people, as it reads inside."""
+        for path in self._stripped:
+            text = text.replace(path.decode(), "")
+        return text
+
     def outward(self, listener: Callable[[bytes], None]) -> Outward:
         """A listener that maps paths in output back before it passes it on to `listener`."""
         return Outward(self._stripped, listener)

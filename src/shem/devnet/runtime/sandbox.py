@@ -307,10 +307,12 @@ class Sandbox:
         inside = path if made.paths is None else made.paths.inward(path)
         what = f"{path} cannot be {'written' if write else 'read'}"
         try:
-            answer = await link.ask("open", path=inside, write=write)
+            message, fds = await link.ask("open", path=inside, write=write)
         except (LinkLost, wire.WireError) as error:
             raise CommandError(f"{what}: {error}") from None
-        return _only_descriptor(answer, what)
+        if made.paths is not None and "error" in message:
+            message["error"] = made.paths.readable(message["error"])
+        return _only_descriptor((message, fds), what)
 
     async def connect(self, port: int, host: str = "127.0.0.1") -> socket.socket:
         """A TCP connection, made inside, to what listens there; the socket is non-blocking and the caller's.

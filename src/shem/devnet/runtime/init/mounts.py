@@ -45,6 +45,7 @@ _FLAG_OF_OPTION = {
 #: Parts of /proc through which a process that is root outside could change the host.
 _PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 _STAGE = "/.stage"
+_ROOT_FLAGS = MS_NOSUID | MS_NODEV
 
 
 def make_root(place: str, steps: Sequence[Sequence[Any]]) -> None:
@@ -53,13 +54,13 @@ def make_root(place: str, steps: Sequence[Sequence[Any]]) -> None:
     The caller must have a mount namespace of its own. Raises `OSError`, which names the step.
     """
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
-    syscalls.mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=16m")
+    syscalls.mount("tmpfs", place, "tmpfs", _ROOT_FLAGS, "mode=0755,size=16m")
     for step in steps:
         _carry_out(place, step)
     os.chdir(place)
     syscalls.pivot_root_here()
     os.chdir("/")
-    _set_read_only("/", recursive=False)
+    syscalls.mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | _ROOT_FLAGS)
 
 
 def _carry_out(root: str, step: Sequence[Any]) -> None:
@@ -138,28 +139,28 @@ def _devpts(target: str) -> None:
         return
 
 
-def _set_read_only(target: str, *, recursive: bool = True) -> None:
-    if recursive:
-        try:
-            syscalls.set_read_only(target)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-        else:
-            return
-    for mount_point, options in _mounts_at(target, recursive=recursive):
+def _set_read_only(target: str) -> None:
+    """Make the mount at `target` and all below it read-only."""
+    try:
+        syscalls.set_read_only(target)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    else:
+        return
+    for mount_point, options in _mounts_at(target):
         # A remount states all flags anew, and one that the host has set may not be taken away.
         flags = sum(_FLAG_OF_OPTION.get(option, 0) for option in options)
         syscalls.mount(None, mount_point, None, MS_REMOUNT | MS_BIND | MS_RDONLY | (flags & ~MS_RDONLY))
 
 
-def _mounts_at(target: str, *, recursive: bool) -> list[tuple[str, list[str]]]:
-    """Mount points at (and below) `target`, with their options, from the kernel's table."""
+def _mounts_at(target: str) -> list[tuple[str, list[str]]]:
+    """Mount points at and below `target`, with their options, from the kernel's table."""
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             fields = line.split(" ")
             point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-            if point == target or (recursive and point.startswith(target.rstrip("/") + "/")):
+            if point == target or point.startswith(target + "/"):
                 found.append((point, fields[5].split(",")))
     return found

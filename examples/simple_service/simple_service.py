@@ -11,6 +11,8 @@ for statistics and for a plot every few seconds, downloads the plot, and stops t
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import pathlib
 
 from shem import Service, vm
@@ -55,14 +57,15 @@ class SimpleService(Service):
             stats_result = script.run(self.SIMPLE_SERVICE, "--stats")
             plot_result = script.run(self.SIMPLE_SERVICE, "--plot", "dist")
             yield script
-            print(f"{self.id} stats: {(await stats_result).stdout.strip()}")
+            stats = json.loads((await stats_result).stdout)
+            print(f"{self.id} stats: n={stats['count']} mean={stats['mean']:.2f} sd={stats['stddev']:.2f}")
 
             plot = (await plot_result).stdout.strip().strip('"')
             target = self._plots / f"{self.id}.png"
             script = self._ctx.new_script(timeout=30)
             script.download_file(plot, target)
             yield script
-            print(f"{self.id} plot:  {target}")
+            print(f"{self.id} plot:  {os.path.relpath(target)}")
 
     async def shutdown(self):
         script = self._ctx.new_script(timeout=30)

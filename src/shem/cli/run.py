@@ -25,6 +25,7 @@ from shem.clock import SystemClock
 from shem.config import NodeAddress
 from shem.devnet.devnet import Devnet
 from shem.errors import NodeError, ShemError
+from shem.events import BusEvent, NodeChosen
 from shem.golem import SHORTEST_EXPIRATION, Golem
 from shem.ids import InstanceId
 from shem.lifecycle import State
@@ -113,6 +114,7 @@ class _Run:
         self._clock = SystemClock()
         self._console = Console()
         self._costs: dict[InstanceId, Decimal] = {}
+        self._isolation = ""
         self._signals = 0
         self._stop = asyncio.Event()
         self._main: asyncio.Task[Any] | None = None
@@ -128,6 +130,7 @@ class _Run:
         try:
             async with self._node() as node:
                 golem = Golem(budget=order.budget, node=node)
+                golem.add_event_consumer(self._announce, NodeChosen)
                 async with golem:
                     cluster = self._cluster = await golem.run_service(
                         order.service,
@@ -150,7 +153,9 @@ class _Run:
         configured = NodeAddress.from_environment()
         if configured is None:
             providers = max(4, self._order.instances + 2)
-            async with Devnet(providers=providers, images=self._order.images) as address:
+            devnet = Devnet(providers=providers, images=self._order.images)
+            async with devnet as address:
+                self._isolation = devnet.isolation
                 yield address
             return
         if self._order.images:
@@ -178,6 +183,14 @@ class _Run:
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="bold yellow")
+
+    def _announce(self, event: BusEvent) -> None:
+        if isinstance(event, NodeChosen):
+            self._console.print(
+                f"node: {event.kind} at {event.url}; {event.hint}".rstrip("; "), highlight=False
+            )
+        if self._isolation:
+            self._console.print(f"its providers: {self._isolation}", highlight=False)
 
     async def _until_the_end(self, cluster: Cluster[Service]) -> None:
         """Wait until all instances are terminated, the time is over, or a signal came."""

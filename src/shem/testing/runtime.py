@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shem.devnet.runtime.base import OutputListener, RuntimeSpec
+from shem.devnet.runtime.base import DeployOptions, OutputListener, RuntimeSpec
 from shem.devnet.runtime.null import NullRuntime
 
 
@@ -25,18 +25,27 @@ class Reply:
 Respond = Callable[[str, Sequence[str]], Reply]
 
 
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long a runtime takes to be made, to be deployed and to be destroyed, in seconds."""
+
+    create: float = 0.0
+    deploy: float = 0.0
+    destroy: float = 0.0
+
+
 class ScriptedFactory:
-    """Makes scripted runtimes; `deploy_seconds` is how long deploying takes."""
+    """Makes scripted runtimes."""
 
     isolation = "nothing is run: a test decides what commands answer"
 
-    def __init__(self, respond: Respond, *, deploy_seconds: float = 0.0) -> None:
-        self._respond, self._deploy_seconds = respond, deploy_seconds
+    def __init__(self, respond: Respond, durations: Durations) -> None:
+        self._respond, self._durations = respond, durations
 
     async def create(self, spec: RuntimeSpec) -> ScriptedRuntime:
         """A new runtime, not deployed yet."""
-        await asyncio.sleep(self._deploy_seconds)
-        return ScriptedRuntime(spec, self._respond)
+        await asyncio.sleep(self._durations.create)
+        return ScriptedRuntime(spec, self._respond, self._durations)
 
     async def aclose(self) -> None:
         """Nothing to do: a scripted runtime holds nothing but memory."""
@@ -45,9 +54,19 @@ class ScriptedFactory:
 class ScriptedRuntime(NullRuntime):
     """One activity whose programs behave as a test says."""
 
-    def __init__(self, spec: RuntimeSpec, respond: Respond) -> None:
+    def __init__(self, spec: RuntimeSpec, respond: Respond, durations: Durations) -> None:
         super().__init__(spec)
-        self._respond = respond
+        self._respond, self._durations = respond, durations
+
+    async def deploy(self, options: DeployOptions) -> str:
+        """Take the time that was set for it. Raises `CommandError` when deployed already."""
+        await asyncio.sleep(self._durations.deploy)
+        return await super().deploy(options)
+
+    async def destroy(self) -> None:
+        """Take the time that was set for it."""
+        await asyncio.sleep(self._durations.destroy)
+        await super().destroy()
 
     async def run(self, entry_point: str, args: Sequence[str], output: OutputListener) -> int:
         """Behave as the test says. Raises `CommandError` before `start`."""

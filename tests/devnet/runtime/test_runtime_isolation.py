@@ -1,6 +1,7 @@
 """What namespaces keep apart. Real processes; skipped where the kernel allows no namespaces."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
+import shem
 from shem.clock import SystemClock
 from shem.devnet.runtime.base import CommandError, DeployOptions
-from shem.devnet.runtime.init import mounts, syscalls
+from shem.devnet.runtime.init import mounts
 from shem.devnet.runtime.sandbox import SandboxFactory
 
 
@@ -100,7 +103,9 @@ def test_only_its_own_processes_are_there_and_process_one_cannot_be_touched(isol
             f"kill -0 {os.getpid()} 2>/dev/null && echo reached"
         )
         first = await isolated.shell(sandbox, line)
-        second = await isolated.shell(sandbox, "cat /proc/1/environ; readlink /proc/1/fd/*; readlink /proc/1/root; echo ok")
+        second = await isolated.shell(
+            sandbox, "cat /proc/1/environ; readlink /proc/1/fd/*; readlink /proc/1/root; echo ok"
+        )
         return first, second
 
     (_code, text, _errors), (code, later, _) = isolated.run(scenario)
@@ -152,7 +157,7 @@ def test_the_hosts_network_is_out_of_reach(isolated):
             "    except OSError: pass\n"
             "print([name for _, name in socket.if_nameindex() if not name.startswith(('lo', 'ifb', 'sit', 'tun', 'ip'))])"
         )
-        return await isolated.shell(sandbox, f"python3 -c \"{code}\"")
+        return await isolated.shell(sandbox, f'python3 -c "{code}"')
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -178,7 +183,11 @@ def test_host_name_hosts_and_network_addresses_of_the_deploy_are_there(isolated)
         return await isolated.shell(sandbox, f'python3 -c "{code}"')
 
     host = socket.gethostname()
-    assert isolated.run(scenario, options) == (0, "worker 192.168.0.9 127.0.1.1\nNetwork is unreachable\n", "")
+    assert isolated.run(scenario, options) == (
+        0,
+        "worker 192.168.0.9 127.0.1.1\nNetwork is unreachable\n",
+        "",
+    )
     assert socket.gethostname() == host
 
 
@@ -217,18 +226,17 @@ def test_limits_of_a_command(isolated):
 
 
 @pytest.mark.parametrize("kernel", ["new", "old"])
-def test_read_only_mounts_also_work_without_mount_setattr(isolated, monkeypatch, tmp_path, kernel):
-    """The fallback for kernels before 5.12, in a child of this process that makes its own namespaces."""
-    if kernel == "old":
-
-        def absent(target):
-            raise OSError(38, "Function not implemented")
-
-        monkeypatch.setattr(syscalls, "set_read_only", absent)
+def test_read_only_mounts_also_work_without_mount_setattr(isolated, tmp_path, kernel):
+    """The fallback for kernels before 5.12, in a program that makes its own namespaces."""
     place = tmp_path / "place"
     place.mkdir()
     (tmp_path / "work").mkdir()
-    steps = [["dir", "/usr"], ["bind", "/usr", "/usr", "ro"], ["dir", "/w"], ["bind", "/w", str(tmp_path / "work"), "rw"]]
+    steps = [
+        ["dir", "/usr"],
+        ["bind", "/usr", "/usr", "ro"],
+        ["dir", "/w"],
+        ["bind", "/w", str(tmp_path / "work"), "rw"],
+    ]
     script = tmp_path / "try.py"
     script.write_text(
         "import os, sys, json\n"
@@ -243,37 +251,54 @@ def test_read_only_mounts_also_work_without_mount_setattr(isolated, monkeypatch,
         "    try: open(path, 'w'); print('wrote', path)\n"
         "    except OSError as error: print(error.strerror)\n"
     )
-    import json
-
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", str(script), kernel, json.dumps(steps)], capture_output=True, text=True
+        [sys.executable, "-I", "-S", "-B", str(script), kernel, json.dumps(steps)],
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.splitlines() == ["Read-only file system"] * 2 + ["wrote /w/x"], done.stderr
     assert (tmp_path / "work/x").exists()
 
 
+def copy_programs(image, names):
+    """Copy host programs, and the libraries that ldd names for them, into an image."""
+    for name in names:
+        program = shutil.which(name)
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+        libraries = [word for word in listed.split() if word.startswith("/")]
+        for source, target in [(program, f"/bin/{name}"), *((path, path) for path in libraries)]:
+            place = image / target[1:]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(os.path.realpath(source), place)
+
+
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="an image is made with ldd's help")
 def test_an_image_with_a_system_of_its_own_replaces_the_hosts(isolated, spec, tmp_path):
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("no static program to make an image of")
-    (tmp_path / "bin").mkdir()
-    shutil.copy(busybox, tmp_path / "bin/busybox")
-    (tmp_path / "bin/sh").symlink_to("busybox")
+    copy_programs(tmp_path, ["sh", "cat", "ls", "touch"])
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/motd").write_text("hello\n")
+    (tmp_path / "data").mkdir()
 
     async def scenario():
         factory = SandboxFactory({"ab": tmp_path}, clock=SystemClock())
+        options = DeployOptions(volumes=["/data"])
         try:
-            async with isolated.sandbox(factory=factory, spec=spec("ab")) as sandbox:
-                return await isolated.shell(sandbox, "busybox cat /etc/motd; busybox ls /; busybox touch /etc/x")
+            async with isolated.sandbox(options, factory, spec("ab")) as sandbox:
+                line = (
+                    "cat /etc/motd; ls -d /usr/bin; touch /data/x; ls /data /; cat /etc/hosts; touch /bin/x"
+                )
+                return await isolated.shell(sandbox, line)
         finally:
             await factory.aclose()
 
     code, text, errors = asyncio.run(scenario())
-    assert text.split() == ["hello", *sorted(["bin", "dev", "etc", "golem", "proc", "run", "tmp"])]
     assert code != 0
     assert "Read-only" in errors
+    assert "/usr/bin" not in text
+    assert text.startswith("hello\n/:\nbin\n")
+    assert "/data:\nx\n" in text
+    assert "localhost" in text
+    assert not (tmp_path / "data/x").exists()
 
 
 def test_an_image_with_a_system_of_its_own_needs_namespaces(plain, spec, tmp_path):
@@ -318,13 +343,12 @@ def test_root_is_not_needed(isolated):
     python, setpriv = "/usr/bin/python3", shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("no setpriv to become somebody else with")
-    import shem
-    import structlog
-
     paths = [str(Path(module.__file__).parents[1]) for module in (shem, structlog)]
     drop = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c"]
     environment = {"PYTHONPATH": ":".join(paths), "PATH": os.environ["PATH"]}
-    able = subprocess.run([*drop, "import shem.log, sys; assert sys.version_info >= (3, 11)"], env=environment)
+    able = subprocess.run(
+        [*drop, "import shem.log, sys; assert sys.version_info >= (3, 11)"], env=environment
+    )
     if able.returncode:
         pytest.skip("nobody else can run a Python with these packages")
     done = subprocess.run([*drop, UNPRIVILEGED], capture_output=True, text=True, timeout=30, env=environment)

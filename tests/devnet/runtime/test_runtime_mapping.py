@@ -1,5 +1,7 @@
 """Paths of the activity as paths of the host, in command lines and back in output."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -68,7 +70,7 @@ def test_how_output_is_cut_into_pieces_does_not_matter(parts, cuts):
     got = []
     outward = MAP.outward(got.append)
     places = sorted({0, *(cut % (len(whole) + 1) for cut in cuts), len(whole)})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         outward(whole[begin:end])
     outward.flush()
     assert b"".join(got) == expected

@@ -210,6 +210,39 @@ def test_a_partial_image_shows_over_the_host_and_volumes_over_both(tmp_path):
     assert writable == {"/golem/work": "/v0", "/golem/new": "/v1", "/opt/app/data": "/v2"}
 
 
+def test_a_python_inside_of_what_is_the_activitys_own_is_still_there(tmp_path, monkeypatch):
+    """As in a virtual environment below /tmp."""
+    fill(tmp_path, {"venv/bin/python3": "->/opt/base/bin/python3", "venv/lib/x": "x"})
+    for name in ("prefix", "exec_prefix"):
+        monkeypatch.setattr(rootfs.sys, name, f"{tmp_path}/venv")
+    monkeypatch.setattr(rootfs.sys, "executable", f"{tmp_path}/venv/bin/python3")
+    top = "/" + tmp_path.parts[1]
+    steps = make(volumes={top: "/v0"}).steps()
+    assert View(steps).read(f"{tmp_path}/venv/lib/x") == "x"
+    binds = [step[1] for step in steps if step[0] == "bind"]
+    assert binds.index(top) < binds.index(f"{tmp_path}/venv")
+    assert rootfs.command_path(None).startswith(f"{tmp_path}/venv/bin:")
+
+
+def test_links_by_which_the_program_of_python_is_reached_are_made(tmp_path, monkeypatch):
+    fill(
+        tmp_path,
+        {
+            "base/bin/python3.11": "p",
+            "links/python3": "->../more/py",
+            "more/py": f"->{tmp_path}/base/bin/python3.11",
+        },
+    )
+    for name in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
+        monkeypatch.setattr(rootfs.sys, name, f"{tmp_path}/base")
+    monkeypatch.setattr(rootfs.sys, "executable", f"{tmp_path}/links/python3")
+    steps = make(volumes={"/" + tmp_path.parts[1]: "/v0"}).steps()
+    links = {step[1]: step[2] for step in steps if step[0] == "link"}
+    assert links[f"{tmp_path}/links/python3"] == "../more/py"
+    assert links[f"{tmp_path}/more/py"] == f"{tmp_path}/base/bin/python3.11"
+    assert View(steps).read(f"{tmp_path}/base/bin/python3.11") == "p"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other people's files")
 def test_what_is_not_meant_for_everybody_is_found(tmp_path):
     fill(

@@ -66,7 +66,9 @@ def test_a_flood_of_output_arrives_whole(level, heard):
 
 def test_a_flood_stops_its_writer_when_nobody_reads(level):
     async def scenario(sandbox):
-        command = asyncio.ensure_future(sandbox.run("/bin/sh", ["-c", "yes & echo $! > pid; wait"], lambda *_: None))
+        command = asyncio.ensure_future(
+            sandbox.run("/bin/sh", ["-c", "yes & echo $! > pid; wait"], lambda *_: None)
+        )
         await asyncio.sleep(0.3)
         # The loop does not come round to reading: what is produced meanwhile is no more than a pipe holds.
         before = await sandbox.refresh_usage()
@@ -117,7 +119,9 @@ def test_environment_and_volumes_of_the_deploy_are_there(level):
     options = DeployOptions(env={"WHAT": "ever", "PLACE": "/data/x"}, volumes=["/data/", "/golem/more"])
 
     async def scenario(sandbox):
-        return await level.shell(sandbox, "echo $WHAT; echo seen > /data/x; cat $PLACE; ls -d /golem/more; ls /data")
+        return await level.shell(
+            sandbox, "echo $WHAT; echo seen > /data/x; cat $PLACE; ls -d /golem/more; ls /data"
+        )
 
     assert level.run(scenario, options) == (0, "ever\nseen\n/golem/more\nx\n", "")
 
@@ -132,7 +136,9 @@ def test_the_deploy_result_names_the_volumes_and_the_isolation(level, spec):
 
     result = asyncio.run(scenario())
     assert result["startMode"] == "blocking"
-    assert {"/golem/work", "/golem/input", "/golem/output", "/data"} <= {each["path"] for each in result["vols"]}
+    assert {"/golem/work", "/golem/input", "/golem/output", "/data"} <= {
+        each["path"] for each in result["vols"]
+    }
     assert "image abcd is not known" in result["valid"]["Ok"]
     assert level.factory.isolation in result["valid"]["Ok"]
 
@@ -155,7 +161,9 @@ def test_files_go_in_and_out_where_commands_see_them(level):
             file.write(bytes(range(256)))
         with await sandbox.open_to_write("/golem/input/deep/down/a.bin") as file:
             file.write(b"short")
-        _code, text, _err = await level.shell(sandbox, "cat /golem/input/deep/down/a.bin | tee /golem/output/b")
+        _code, text, _err = await level.shell(
+            sandbox, "cat /golem/input/deep/down/a.bin | tee /golem/output/b"
+        )
         with await sandbox.open_to_read("/golem/output/b") as file:
             return text, file.read()
 
@@ -184,7 +192,9 @@ def test_what_is_no_regular_file_cannot_be_read(level, path, reason):
     level.run(scenario)
 
 
-@pytest.mark.parametrize("path", ["/golem/x", "/x", "/usr/x", "/etc/passwd", "/proc/x", "/dev/null", "/golem/work"])
+@pytest.mark.parametrize(
+    "path", ["/golem/x", "/x", "/usr/x", "/etc/passwd", "/proc/x", "/dev/null", "/golem/work"]
+)
 def test_nothing_is_written_outside_of_the_volumes(level, path):
     before = Path("/etc/passwd").read_bytes()
 
@@ -267,15 +277,15 @@ def test_many_commands_at_once_do_not_mix(level):
 
 
 def test_run_returns_when_its_program_ends_and_leaves_background_processes_running(level):
-    async def scenario(sandbox):
-        started = time.monotonic()
-        line = "(sleep 0.5; echo late; echo done > /golem/work/late) & echo early"
-        result = await level.shell(sandbox, line)
-        took = time.monotonic() - started
-        code = (await level.shell(sandbox, "until [ -e late ]; do sleep 0.05; done"))[0]
-        return result, took < 0.4, code
+    marker = f"99{os.getpid()}.{level.plain:d}1"
 
-    assert level.run(scenario) == ((0, "early\n", ""), True, 0)
+    async def scenario(sandbox):
+        result = await level.shell(sandbox, f"sleep {marker} & echo early")
+        return result, level.pids_of(marker)
+
+    result, left = level.run(scenario)
+    assert result == (0, "early\n", "")
+    assert len(left) == 1
 
 
 def test_a_background_process_may_write_more_than_a_pipe_holds(level):
@@ -312,10 +322,12 @@ def test_every_process_dies_and_every_file_goes(level, spec, how):
     async def scenario():
         before = set(root.iterdir())
         async with level.sandbox() as sandbox:
-            line = f"sleep {marker} & setsid sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; exit 0"
-            await level.shell(sandbox, line)
+            deeper = f"(setsid sh -c 'sleep {marker} & sleep {marker}' &)"
+            await level.shell(sandbox, f"sleep {marker} & setsid sleep {marker} & {deeper}; exit 0")
             await level.until(lambda: len(level.pids_of(marker)) >= 4)
-            await level.shell(sandbox, "mkdir -p a/b/c closed; echo x > a/b/c/x; ln -s / a/root; chmod 0 closed a")
+            await level.shell(
+                sandbox, "mkdir -p a/b/c closed; echo x > a/b/c/x; ln -s / a/root; chmod 0 closed a"
+            )
             (made,) = set(root.iterdir()) - before
             await getattr(sandbox, how)()
             assert not level.pids_of(marker)
@@ -373,25 +385,24 @@ def test_cpu_time_of_a_command_is_measured(level, heard):
 
 def test_cpu_time_of_a_background_process_is_measured_while_it_runs_and_at_the_end(level):
     async def scenario(sandbox):
-        code = BUSY.format(seconds=60)
         with await sandbox.open_to_write("/golem/work/busy.py") as file:
-            file.write(code.encode())
+            file.write(BUSY.format(seconds=60).encode())
+        started = time.monotonic()
         # Its parent is gone, so it is nobody's child but process 1's.
         await level.shell(sandbox, "(setsid python3 busy.py > /dev/null &) ; exit 0")
-        known = []
-        for _ in range(2):
-            await asyncio.sleep(0.3)
-            known.append(await sandbox.refresh_usage())
-        pushed = sandbox.cpu_seconds()
-        await asyncio.sleep(1.3)
-        pushed_later = sandbox.cpu_seconds()
+        asked = 0.0
+        while asked < 0.2:
+            await asyncio.sleep(0.05)
+            asked = await sandbox.refresh_usage()
+        # From here on nobody asks.
+        await level.until(lambda: sandbox.cpu_seconds() > asked + 0.1)
+        told = sandbox.cpu_seconds()
         await sandbox.destroy()
-        return known, pushed, pushed_later, sandbox.cpu_seconds()
+        return asked, told, sandbox.cpu_seconds(), time.monotonic() - started
 
-    known, pushed, pushed_later, final = level.run(scenario)
-    assert 0.1 < known[0] < known[1] <= pushed < pushed_later <= final
-    assert final - pushed_later < 1.2
-    assert 0.8 < final < 2.6
+    asked, told, final, elapsed = level.run(scenario)
+    assert 0.2 <= asked < told <= final
+    assert final < elapsed + 0.2
 
 
 def test_a_lost_sandbox_says_so_and_cuts_its_commands_off(level):
@@ -424,7 +435,9 @@ def test_when_process_one_is_killed_all_others_die_and_the_usage_is_kept(level):
         await sandbox.run("python3", ["-c", BUSY.format(seconds=0.2)], lambda *_: None)
         await level.shell(sandbox, f"setsid sleep {marker} & (sleep {marker} &) ; exit 0")
         await level.until(lambda: len(level.pids_of(marker)) >= 2)
-        (inner,) = (int(pid) for pid in Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text().split())
+        (inner,) = (
+            int(pid) for pid in Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text().split()
+        )
         os.kill(inner, signal.SIGKILL)
         reason = await asyncio.wait_for(asyncio.shield(sandbox.lost), 5)
         assert not level.pids_of(marker)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ def test_messages_arrive_whole_and_in_order_however_the_bytes_are_cut(sent, cuts
     decoder = wire.Decoder()
     got = []
     places = sorted({0, *(cut % (len(data) + 1) for cut in cuts), len(data)})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         got += [message for message, _fds in decoder.feed(data[begin:end])]
     assert got == sent
 

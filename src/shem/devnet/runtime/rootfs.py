@@ -261,6 +261,9 @@ def make_tree(
         tree.put("/etc/hostname", Text(hostname + "\n"))
     for path, source in sorted(volumes.items()):
         tree.put(path, Own(mount=["bind", source, "rw"]))
+    if not whole:
+        # Last, because Python may well lie in what is the activity's own, such as /tmp.
+        _put_interpreter(tree)
     return tree
 
 
@@ -277,6 +280,9 @@ def _put_host(tree: RootTree, hidden: Sequence[str]) -> None:
     tree.put("/var", Own({name: Own() for name in _VAR}, mount=["tmpfs", "mode=0755,size=64m"]))
     tree.put("/var/run", Link("/run"))
     tree.put("/var/tmp", Link("/tmp"))
+
+
+def _put_interpreter(tree: RootTree) -> None:
     for directory in interpreter_directories():
         if not directory.startswith(("/usr/", "/opt/", "/nix/", "/gnu/")):
             tree.put(directory, Shown(directory))

@@ -5,7 +5,9 @@ mounts, network, IPC and host name, made without root; the host's system directo
 read-only root. As a *plain process* it only has a private directory, and the paths that a command names are
 mapped into it.
 
-Memory, disk and the number of processes are not limited; core dumps are off and open files are.
+Memory, disk space and the number of processes are not limited; open files are, and core dumps are off. The
+only user in a sandbox is root, whom the host sees as the user that runs the node: giving a file to anybody
+else fails.
 """
 
 from __future__ import annotations
@@ -82,7 +84,12 @@ class SandboxFactory:
         self._closed = False
         self._spawner = Spawner()
         self._root = _make_common_directory(clock)
-        obstacle = "as asked for" if plain else self._try_namespaces()
+        try:
+            obstacle = "as asked for" if plain else self._try_namespaces()
+        except BaseException:
+            self._spawner.close()
+            files.remove_tree(self._root)
+            raise
         self._namespaces = obstacle is None
         self._isolation = _NAMESPACES if obstacle is None else _PLAIN.format(obstacle)
         if obstacle is not None and not plain:

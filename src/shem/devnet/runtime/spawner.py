@@ -60,6 +60,8 @@ class Spawner:
             self._process = None
 
     def _start(self) -> None:
+        if not sys.executable:
+            raise OSError("this Python does not know where its own program is (sys.executable is empty)")
         ours, theirs = socket.socketpair()
         with theirs:
             try:

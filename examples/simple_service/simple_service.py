@@ -21,6 +21,11 @@ IMAGE_HASH = "8b11df59f84358d47fc6776d0bb7290b0054c15ded2d6f54cf634488"
 PLOTS = pathlib.Path(__file__).resolve().parent / "plots"
 
 
+def from_here(path: pathlib.Path) -> str:
+    """A path as one would type it in the present folder."""
+    return os.path.relpath(path)
+
+
 class SimpleService(Service):
     """Observes the simulator: statistics and a plot, again and again.
 
@@ -65,7 +70,7 @@ class SimpleService(Service):
             script = self._ctx.new_script(timeout=30)
             script.download_file(plot, target)
             yield script
-            print(f"{self.id} plot:  {os.path.relpath(target)}")
+            print(f"{self.id} plot:  {from_here(target)}")
 
     async def shutdown(self):
         script = self._ctx.new_script(timeout=30)

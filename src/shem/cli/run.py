@@ -142,7 +142,7 @@ class _Run:
                         await self._until_the_end(cluster)
                         report = await cluster.stop("the time given with --for is over")
                 for step in report.skipped:
-                    self._console.print(f"skipped: {step}", style="yellow")
+                    self._say(f"skipped: {step}", "yellow")
                 return self._sum_up(cluster, golem)
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -174,23 +174,21 @@ class _Run:
             if self._main is not None:
                 self._main.cancel()
         elif self._signals == 1:
-            self._say("stopping; once more to wait for no shutdown()")
+            self._say("stopping; once more to wait for no shutdown()", "bold yellow")
             self._cluster.stop("interrupted")
             self._stop.set()
         else:
-            self._say("stopping at once")
+            self._say("stopping at once", "bold yellow")
             self._cluster.stop_now()
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, style="bold yellow")
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, soft_wrap=True)
 
     def _announce(self, event: BusEvent) -> None:
         if isinstance(event, NodeChosen):
-            self._console.print(
-                f"node: {event.kind} at {event.url}; {event.hint}".rstrip("; "), highlight=False
-            )
+            self._say(f"node: {event.kind} at {event.url}; {event.hint}".rstrip("; "))
         if self._isolation:
-            self._console.print(f"its providers: {self._isolation}", highlight=False)
+            self._say(f"its providers: {self._isolation}")
 
     async def _until_the_end(self, cluster: Cluster[Service]) -> None:
         """Wait until all instances are terminated, the time is over, or a signal came."""
@@ -245,19 +243,18 @@ class _Run:
     def _sum_up(self, cluster: Cluster[Service], golem: Golem) -> bool:
         failed = [service for service in cluster.instances if service.error is not None]
         for service in failed:
-            self._console.print(service.why(), style="red", highlight=False)
-        self._console.print("paid:", style="bold")
+            self._say(service.why(), "red")
+        self._say("paid:", "bold")
         total = Decimal(0)
         for account in golem.accounts:
             total += account.accepted
             note = f"  ({account.refused})" if account.refused else ""
             state = "invoice accepted" if account.invoiced is not None else "no invoice came"
-            self._console.print(
+            self._say(
                 f"  {account.provider:<12} agreement {account.agreement[:8]}  {account.accepted:.6f} GLM  "
-                f"{state}{note}",
-                highlight=False,
+                f"{state}{note}"
             )
-        self._console.print(f"  total {total:.6f} GLM of a budget of {self._order.budget}", highlight=False)
+        self._say(f"  total {total:.6f} GLM of a budget of {self._order.budget}")
         return bool(failed)
 
 

@@ -188,6 +188,11 @@ class LocalApi:
         async with self._call("activity_state", activity_id):
             return self.node.activities.state(self._who, activity_id)
 
+    async def activities_of(self, agreement_id: AgreementId) -> Sequence[ActivityId]:
+        """See `ActivityApi.activities_of`."""
+        async with self._call("activities_of", agreement_id):
+            return self.node.activities.ids(self._who, agreement_id)
+
     async def activity_usage(self, activity_id: ActivityId) -> wire.ActivityUsage:
         """See `ActivityApi.activity_usage`."""
         async with self._call("activity_usage", activity_id):

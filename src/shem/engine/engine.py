@@ -193,14 +193,22 @@ class Engine:
         progress(Phase.AGREEMENT)
         agreement = await self.agreements.sign(draft, valid_for=AGREEMENT_VALID_FOR)
         progress(Phase.ACTIVITY)
+        account = self.payments.account(agreement)
         try:
             activity = await create_activity(agreement, self._api, clock=self._clock, bus=self._bus)
         except BaseException:
             await self._end_agreement(agreement, Reason(message="No activity", requestor_code="Cancelled"))
+            await self._see_through(
+                f"look what {agreement.subject} owes", self._look_for_activities(account), within=5.0
+            )
             raise
-        self.payments.account(agreement).activities.append(activity.id)
+        account.activities.append(activity.id)
         self._activities.append(activity)
         return ActivityLease(activity, self._api, clock=self._clock)
+
+    async def _look_for_activities(self, account: Account) -> None:
+        """A call for an activity failed or was given up: if it made one all the same, an invoice will come."""
+        account.activities += await self._api.activities_of(account.agreement)
 
     async def release(self, lease: ActivityLease, reason: Reason) -> bool:
         """Give a lease back: destroy the activity, end the agreement. Bounded; True where both succeeded."""

@@ -11,11 +11,17 @@ from shem.bus import Bus
 from shem.clock import Clock
 from shem.errors import NodeError, NodeFailure, NodeUnavailable, RequestTimeout
 from shem.events import NodeBack, NodeLost
+from shem.log import get_logger
 
 T = TypeVar("T")
 
+_log = get_logger("engine")
+
 #: How long the node may hold a long poll, in seconds. The node's own ceiling is its keep-alive of 60 s.
 POLL_SECONDS = 30.0
+
+#: A long poll that comes back sooner without news has not waited.
+AT_ONCE_SECONDS = 1.0
 
 #: Failures of the moment: asking again may help.
 PASSING: tuple[type[NodeError], ...] = (NodeUnavailable, RequestTimeout, NodeFailure)
@@ -46,29 +52,45 @@ class Backoff:
         self.attempts = 0
 
 
-async def poll_for_ever(name: str, poll: Callable[[], Awaitable[None]], *, clock: Clock, bus: Bus) -> None:
-    """Call `poll` again and again; ends only by cancellation.
+async def poll_for_ever(name: str, poll: Callable[[], Awaitable[bool]], *, clock: Clock, bus: Bus) -> None:
+    """Call `poll` again and again; ends only by cancellation. It returns whether there was any news.
 
     Whatever the node answers is survived, even what looks final: a restarted node may know better, and an
-    engine that has stopped listening would be worse than one that asks in vain.
+    engine that has stopped listening would be worse than one that asks in vain. A node that has no news and
+    yet does not wait is asked with the same growing pauses as one that fails.
     """
     backoff = Backoff(clock)
     lost_at: float | None = None
     while True:
+        asked_at, news = clock.monotonic(), False
         try:
-            await poll()
+            news = await poll()
         except RequestTimeout:
-            continue
+            # Neither an answer nor a failure: the node, or something before it, ran out of time.
+            pass
         except NodeError as error:
             if lost_at is None:
                 lost_at = clock.monotonic()
                 bus.emit(NodeLost(at=clock.now(), poll=name, error=str(error)))
             await backoff.wait()
             continue
-        if lost_at is not None:
-            bus.emit(NodeBack(at=clock.now(), poll=name, seconds=clock.monotonic() - lost_at))
-            lost_at = None
+        except Exception as error:  # a bug, or an answer nobody thought of: a deaf engine would be worse
+            _log.error("poll_failed_by_a_bug", poll=name, error=repr(error), exc_info=True)
+            await backoff.wait()
+            continue
+        else:
+            if lost_at is not None:
+                bus.emit(NodeBack(at=clock.now(), poll=name, seconds=clock.monotonic() - lost_at))
+                lost_at = None
+        await pause_unless(news, asked_at, backoff)
+
+
+async def pause_unless(news: bool, asked_at: float, backoff: Backoff) -> None:
+    """After a long poll: wait before the next one where the last had no news and yet came back at once."""
+    if news or backoff.clock.monotonic() - asked_at >= AT_ONCE_SECONDS:
         backoff.reset()
+    else:
+        await backoff.wait()
 
 
 async def persist(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from shem import props
 
 #: The node rounds amounts to so many decimals.
 PRECISION = Decimal("1e-18")
+#: Has room for the product of any two floats, so that no figure a provider sends can break the sums.
+_EXACT = Context(prec=1400)
 
 
 class UnusableTerms(ValueError):
@@ -42,18 +45,23 @@ class Terms:
             raise UnusableTerms(
                 f"{len(coefficients)} prices for {len(counters)} usage counters and the start"
             )
-        if not all(isinstance(c, int | float) and not isinstance(c, bool) and c >= 0 for c in coefficients):
-            raise UnusableTerms(f"prices {coefficients!r} are not all numbers of 0 or more")
+        if not all(isinstance(c, int | float) and not isinstance(c, bool) for c in coefficients):
+            raise UnusableTerms(f"prices {coefficients!r} are not all numbers")
+        if not all(0 <= coefficient < math.inf for coefficient in coefficients):
+            raise UnusableTerms(f"prices {coefficients!r} are not all finite and 0 or more")
         prices = [Decimal(str(coefficient)) for coefficient in coefficients]
         return cls(tuple(str(counter) for counter in counters), tuple(prices[:-1]), prices[-1])
 
     def cost(self, usage: Sequence[float]) -> Decimal:
-        """What an activity costs with this usage, in the order of `counters`."""
-        used = sum(
-            (price * Decimal(str(amount)) for price, amount in zip(self.prices, usage, strict=False)),
-            Decimal(0),
-        )
-        return (self.start + used).quantize(PRECISION)
+        """What an activity costs with this usage, in the order of `counters`.
+
+        Usage that is no finite number, or negative, counts as none.
+        """
+        total = self.start
+        for price, amount in zip(self.prices, usage, strict=False):
+            if 0 < amount < math.inf:
+                total = _EXACT.add(total, _EXACT.multiply(price, Decimal(str(amount))))
+        return total.quantize(PRECISION, context=_EXACT)
 
     def price_of(self, counter: str) -> Decimal:
         """Price per unit of a counter; 0 where the offer does not charge for it."""

@@ -118,6 +118,9 @@ class ActivityApi(Protocol):
     async def destroy_activity(self, activity_id: ActivityId, *, timeout: float) -> None:
         """End an activity. Harmless where it has ended already."""
 
+    async def activities_of(self, agreement_id: AgreementId) -> Sequence[ActivityId]:
+        """Activities that were ever made under an agreement."""
+
     async def execute(self, activity_id: ActivityId, commands: Sequence[dict[str, Any]]) -> BatchId:
         """Queue commands as one batch and return at once."""
 

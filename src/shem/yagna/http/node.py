@@ -221,6 +221,12 @@ class HttpNode:
         """Where the activity is."""
         return await self._get(path(ACTIVITY, "activity", activity_id, "state"), ActivityStateDoc)
 
+    async def activities_of(self, agreement_id: AgreementId) -> Sequence[ActivityId]:
+        """Activities that were ever made under an agreement."""
+        return await self._get(
+            path(ACTIVITY, "activity"), list[ActivityId], query={"agreementId": agreement_id}
+        )
+
     async def activity_usage(self, activity_id: ActivityId) -> ActivityUsage:
         """Counters used so far."""
         return await self._get(path(ACTIVITY, "activity", activity_id, "usage"), ActivityUsage)

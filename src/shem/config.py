@@ -28,6 +28,8 @@ from shem.errors import ConfigError
 DEFAULT_API_URL = "http://127.0.0.1:7465"
 #: Networks whose token is the real one; everywhere else it is the test token (contract 3.2.1).
 MAINNETS = frozenset({"mainnet", "polygon"})
+#: All the GLM there is; a larger amount is a slip of the pen, and may be too long to be written out.
+ALL_GLM = Decimal(10**9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,7 @@ class NodeAddress:
     app_key: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not _is_http_url(self.url):
             raise ConfigError(
                 f"node address {self.url!r} is no http(s) URL; expected something like {DEFAULT_API_URL}"
             )
@@ -60,6 +61,14 @@ class NodeAddress:
         if not app_key:
             return None
         return cls(environ.get("YAGNA_API_URL", "").strip() or DEFAULT_API_URL, app_key)
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket without its twin, a port beyond 65535
+        return False
 
 
 #: Makes a node to run on where none is configured; its context gives the address.
@@ -120,13 +129,18 @@ def subnet_from(subnet_tag: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def parse_amount(value: object, name: str) -> Decimal:
-    """An amount of money in GLM, from int, float, str or Decimal. Raises `ConfigError` unless it is > 0."""
+    """An amount of money in GLM, from int, float, str or Decimal.
+
+    Raises `ConfigError` unless it is more than 0, and no more than there is.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ConfigError(f"{name} must be a number of GLM, not {type(value).__name__} {value!r}")
     try:
-        amount = Decimal(str(value))
+        amount = Decimal(str(value) if isinstance(value, float) else value)
     except InvalidOperation:
         raise ConfigError(f"{name} must be a number of GLM, not {value!r}") from None
     if not amount.is_finite() or amount <= 0:
-        raise ConfigError(f"{name} must be more than 0 GLM and finite, not {value!r}")
+        raise ConfigError(f"{name} must be more than 0 GLM and finite, not {amount}")
+    if amount > ALL_GLM:
+        raise ConfigError(f"{name} must be at most {ALL_GLM} GLM, which is all there is, not {amount:.3e}")
     return amount

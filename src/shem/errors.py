@@ -7,7 +7,9 @@
     ├── ServiceDefinitionError      a Service class or one of its handlers is malformed
     ├── LifecycleError
     │   ├── IllegalEvent            an event that the table forbids in this state: a bug in shem
-    │   └── WaitError               what was waited for can no longer happen
+    │   ├── WaitError               what was waited for can no longer happen
+    │   ├── HandlerTimeout          start() or shutdown() overran its time budget
+    │   └── ProviderSilent          the provider was silent for longer than its grace
     ├── NodeError                   the node (yagna) refused a call or cannot be reached
     │   ├── NodeUnavailable         no connection, cut connection, or no answer in time
     │   ├── NodeAnswerError         the answer is not what the REST contract says
@@ -101,6 +103,18 @@ class IllegalEvent(LifecycleError):
 
 class WaitError(LifecycleError):
     """What was waited for can no longer happen, or waiting for it would never end."""
+
+
+class HandlerTimeout(LifecycleError, TimeoutError):
+    """`start()` or `shutdown()` overran its time budget. Mostly the provider is slow, or a command hangs."""
+
+    blame = Blame.PROVIDER
+
+
+class ProviderSilent(LifecycleError, TimeoutError):
+    """The provider gave no sign of life for longer than it is waited for."""
+
+    blame = Blame.PROVIDER
 
 
 class NodeError(ShemError):

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
+
+from shem.errors import ConfigError
 
 _SECRET_NAMES = re.compile(r"app_?key|authorization|auth_?token|secret", re.IGNORECASE)
 _BEARER = re.compile(r"(Bearer\s+|authToken=)[^\s&\"']+", re.IGNORECASE)
@@ -20,7 +22,10 @@ HIDDEN = "•••"
 
 
 class Redactor:
-    """A structlog processor that hides app keys, by field name, by form, and by their known values."""
+    """A structlog processor that hides app keys, by field name, by form, and by their known values.
+
+    It looks into fields that hold collections, and at what other objects would be printed as.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = {secret for secret in secrets if secret}
@@ -35,17 +40,33 @@ class Redactor:
     ) -> MutableMapping[str, Any]:
         """Clean one log event's fields, in place."""
         for name, value in fields.items():
-            if _SECRET_NAMES.search(name):
-                fields[name] = HIDDEN
-            elif isinstance(value, str):
-                fields[name] = self.clean(value)
-            elif isinstance(value, BaseException):
-                fields[name] = self.clean(str(value))
+            fields[name] = self._field(name, value)
         return fields
+
+    def _field(self, name: object, value: object) -> object:
+        return HIDDEN if _SECRET_NAMES.search(str(name)) else self._value(value)
+
+    def _value(self, value: object) -> object:
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case str():
+                return self.clean(value)
+            case Mapping():
+                return {self._value(key): self._field(key, item) for key, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._value(item) for item in value]
+            case BaseException():
+                return self.clean(str(value) or repr(value))
+        for text in (str(value), repr(value)):
+            if (cleaned := self.clean(text)) != text:
+                return cleaned
+        return value
 
     def clean(self, text: str) -> str:
         """`text` with every known or recognisable secret replaced."""
-        for secret in self._secrets:
+        # The longest first: a secret that begins another would leave the other's end standing.
+        for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         return _BEARER.sub(rf"\1{HIDDEN}", text)
 
@@ -61,7 +82,11 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
         level: the least level shown (``debug``, ``info``, ``warning``, ``error``).
         json: JSON lines if true, text for people if false; by default text exactly on a terminal.
         stream: where to write; by default standard error, so that a program's output stays its own.
+
+    Raises `ConfigError` for a level that does not exist.
     """
+    if (least := logging.getLevelNamesMapping().get(level.upper())) is None:
+        raise ConfigError(f"log level {level!r} is none of debug, info, warning, error")
     out = stream or sys.stderr
     as_json = not out.isatty() if json is None else json
     renderer: Callable[..., Any]
@@ -79,7 +104,7 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
             structlog.processors.EventRenamer("message", replace_by="_event"),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )

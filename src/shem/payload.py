@@ -101,6 +101,10 @@ class vm:
                     f"vm.repo: image_hash {image_hash!r} is not a SHA3-224 hash: expected 56 hex digits, "
                     f"got {len(image_hash)} characters; `gvmkit-build` prints the hash of an image"
                 )
+        if isinstance(capabilities, str):
+            raise ConfigError(
+                f"vm.repo: capabilities must be a sequence of strings, not the string {capabilities!r}"
+            )
         _need_positive("min_mem_gib", min_mem_gib)
         _need_positive("min_storage_gib", min_storage_gib)
         _need_positive("min_cpu_threads", min_cpu_threads)

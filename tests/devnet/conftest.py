@@ -1,7 +1,8 @@
 """A node in virtual time, and a devnet on a real port, each with a requestor before it.
 
-`in_world(main, …)` runs ``main(world)`` in a simulated loop, `serve(main, …)` runs ``main(http)`` over sockets;
-`World` and `Http` have short cuts for the steps of a rental. `ScriptedRuntime` does what its commands' names say.
+`in_world(main, …)` runs ``main(world)`` in a simulated loop, `serve(main, …)` runs ``main(http)`` over
+sockets; `World` and `Http` have short cuts for the steps of a rental. `ScriptedRuntime` does what the names of
+its commands say.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ SESSION = AppSessionId("session-1")
 
 
 class ScriptedRuntime:
-    """Commands: ``say TEXT``, ``moan TEXT`` (stderr), ``sleep S``, ``burn S`` (CPU), ``fail CODE``, ``die WHY``."""
+    """Commands: say TEXT…, moan TEXT (to stderr), sleep S, burn S (of CPU), fail CODE, die WHY, break."""
 
-    def __init__(self, spec: RuntimeSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: RuntimeSpec, pace: float) -> None:
+        self.spec, self.pace = spec, pace
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.files: dict[str, bytes] = {}
         self.options: DeployOptions | None = None
@@ -51,11 +52,11 @@ class ScriptedRuntime:
         self.options = options
         if self.deploy_error is not None:
             raise CommandError(self.deploy_error)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5 * self.pace)
         return '{"valid":{"Ok":"scripted"}}'
 
     async def start(self, args: Sequence[str]) -> None:
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.25 * self.pace)
 
     async def run(self, entry_point: str, args: Sequence[str], output: OutputListener) -> int:
         match entry_point:
@@ -107,7 +108,7 @@ class ScriptedRuntime:
         return self.cpu
 
     async def destroy(self) -> None:
-        await asyncio.sleep(0.125)
+        await asyncio.sleep(0.125 * self.pace)
         self.destroyed += 1
 
 
@@ -116,7 +117,8 @@ class ScriptedRuntimes:
 
     isolation = "scripted"
 
-    def __init__(self) -> None:
+    def __init__(self, pace: float = 1.0) -> None:
+        self.pace = pace
         self.made: list[ScriptedRuntime] = []
         self.delay = 0.0
         self.error: Exception | None = None
@@ -126,7 +128,7 @@ class ScriptedRuntimes:
         await asyncio.sleep(self.delay)
         if self.error is not None:
             raise self.error
-        runtime = ScriptedRuntime(spec)
+        runtime = ScriptedRuntime(spec, self.pace)
         runtime.deploy_error = self.deploy_error
         self.made.append(runtime)
         return runtime
@@ -166,7 +168,9 @@ class World:
 
     async def allocation(self, amount: object = 10) -> AllocationId:
         made = await self.api.create_allocation(
-            wire.NewAllocation(address="0xpayer", payment_platform=PLATFORM, total_amount=Decimal(str(amount)))
+            wire.NewAllocation(
+                address="0xpayer", payment_platform=PLATFORM, total_amount=Decimal(str(amount))
+            )
         )
         return made.allocation_id
 
@@ -297,7 +301,9 @@ class Http:
         # Not parsed again: what stands in `path` is what is sent.
         url = yarl.URL(self.url + path, encoded=True)
         async with self.session.request(method, url, data=raw, headers=headers, **more) as response:
-            return Reply(response.status, response.content_type, await response.read(), dict(response.headers))
+            return Reply(
+                response.status, response.content_type, await response.read(), dict(response.headers)
+            )
 
     async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """The JSON of a successful answer."""
@@ -328,9 +334,7 @@ class Http:
         """Id of an approved agreement."""
         _, draft = await self.draft(self.spec())
         valid_to = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
-        made = await self.ok(
-            "POST", "/market-api/v1/agreements", {"proposalId": draft, "validTo": valid_to}
-        )
+        made = await self.ok("POST", "/market-api/v1/agreements", {"proposalId": draft, "validTo": valid_to})
         await self.ok("POST", f"/market-api/v1/agreements/{made}/confirm?appSessionId={SESSION}")
         await self.ok("POST", f"/market-api/v1/agreements/{made}/wait?timeout=5")
         return str(made)
@@ -370,7 +374,7 @@ def serve() -> Callable[..., Any]:
 
     def serve_and_run(main: Callable[[Http], Awaitable[Any]], **settings: Any) -> Any:
         async def go() -> Any:
-            runtimes = ScriptedRuntimes()
+            runtimes = ScriptedRuntimes(pace=0.02)
             devnet = Devnet(**{"runtime": runtimes, "timings": QUICK, **settings})
             async with devnet, aiohttp.ClientSession() as session:
                 return await main(Http(session, devnet, runtimes))

@@ -212,9 +212,7 @@ def test_one_result_can_be_waited_for(in_world, program):
     async def main(w):
         _, activity_id = await w.ready()
         me, activities = (await w.api.me()).identity, w.node.activities
-        batch_id = await w.send(
-            activity_id, program("sleep", "2"), program("fail", "1"), program("say", "x")
-        )
+        batch_id = await w.send(activity_id, program("sleep", "2"), program("fail", "1"), program("say", "x"))
         with pytest.raises(RequestTimeout):
             await activities.result(me, activity_id, batch_id, 1, timeout=1)
         result = await activities.result(me, activity_id, batch_id, 1, timeout=60)
@@ -378,7 +376,7 @@ def test_a_runtime_that_cannot_be_made_is_told_and_ends_the_activity(in_world):
     async def main(w):
         w.runtimes.error = OSError("out of disk")
         agreement_id = await w.agreement()
-        with pytest.raises(NodeFailure, match="abruptly terminated: .*out of disk"):
+        with pytest.raises(NodeFailure, match=r"abruptly terminated: .*out of disk"):
             await w.api.create_activity(agreement_id, timeout=5)
         assert w.node.audit().live_activities == ()
         w.runtimes.error = None

@@ -38,7 +38,9 @@ def test_head_keeps_the_beginning(written, size):
 @given(pieces, sizes)
 def test_tail_keeps_the_end(written, size):
     whole = b"".join(written)
-    assert bytes_kept(CaptureLimits(tail=size, format="binary"), written) == whole[max(len(whole) - size, 0) :]
+    assert (
+        bytes_kept(CaptureLimits(tail=size, format="binary"), written) == whole[max(len(whole) - size, 0) :]
+    )
 
 
 @given(pieces, sizes)

@@ -96,7 +96,9 @@ def test_nothing_is_agreed_to_outside_the_limits(demand):
     assert isinstance(answer, dict) == fits
 
 
-@given(st.sampled_from(NEGOTIABLE), st.text() | st.booleans() | st.lists(st.integers()) | st.just(float("nan")))
+@given(
+    st.sampled_from(NEGOTIABLE), st.text() | st.booleans() | st.lists(st.integers()) | st.just(float("nan"))
+)
 def test_a_term_that_is_no_number_is_refused(key, value):
     answer = negotiate(OFFER, good(**{key: value}), NOW)
     assert isinstance(answer, Refused)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shem.devnet.documents import REQUESTOR_KINDS
+from shem.devnet.money import LIMIT, SMALLEST, rounded
 from shem.devnet.offers import cost
 from shem.devnet.settings import ProviderSettings, Timings
 from shem.errors import BadRequest, ConfigError, Gone, NotFound
@@ -62,6 +63,14 @@ def test_the_cost_is_linear_rounded_to_18_places_and_never_sinks_with_usage(cpu,
     assert abs(total - exact - Decimal(repr(start))) <= Decimal("1e-17")
     assert -total.as_tuple().exponent <= 18
     assert cost([cpu, duration, start], [used * 2, time]) >= total
+
+
+@given(st.decimals(0, LIMIT - 1, allow_nan=False))
+def test_amounts_are_kept_to_18_places_and_written_without_an_exponent(amount):
+    kept = rounded(amount)
+    assert abs(kept - amount) <= SMALLEST / 2
+    assert -18 <= kept.as_tuple().exponent <= 0
+    assert rounded(kept) == kept
 
 
 def test_the_start_fee_is_the_last_coefficient():
@@ -127,6 +136,10 @@ def test_an_allocation_releases_itself_at_its_time_out(in_world):
         {"payment_platform": "zksync-mainnet-glm"},
         {"total_amount": Decimal(-1)},
         {"total_amount": Decimal("NaN")},
+        {"total_amount": Decimal("sNaN")},
+        {"total_amount": Decimal("Infinity")},
+        {"total_amount": Decimal("1e10")},
+        {"total_amount": Decimal("1e999999")},
         {"timeout": -1.0},
     ],
 )
@@ -181,7 +194,7 @@ def test_decorations_name_the_platforms_and_are_simple_constraints(in_world):
 
 def test_debit_notes_come_at_the_negotiated_interval_and_at_the_end_and_are_cumulative(in_world, program):
     async def main(w):
-        agreement_id, activity_id = await w.activity(w.demand_spec(**{INTERVAL: 30}))
+        _, activity_id = await w.activity(w.demand_spec(**{INTERVAL: 30}))
         await asyncio.sleep(95)
         await w.api.destroy_activity(activity_id, timeout=5)
         notes = await w.notes()
@@ -218,7 +231,14 @@ def test_a_note_is_payable_once_per_payment_time_out(in_world):
         await w.activity(w.demand_spec(**{INTERVAL: 10, PAYMENT: 25}))
         await asyncio.sleep(61)
         notes = await w.notes()
-        assert [note.payment_due_date is not None for note in notes] == [False, False, True, False, False, True]
+        assert [note.payment_due_date is not None for note in notes] == [
+            False,
+            False,
+            True,
+            False,
+            False,
+            True,
+        ]
         assert notes[2].payment_due_date == notes[2].timestamp + timedelta(seconds=25)
 
     in_world(main)
@@ -370,6 +390,9 @@ def test_an_invoice_is_accepted_for_exactly_its_amount(in_world):
         (invoice,) = await w.invoices(timeout=10)
         with pytest.raises(BadRequest, match="Invalid amount accepted"):
             await accept_invoice(w, invoice, allocation_id, Decimal(0))
+        for senseless in ("NaN", "sNaN", "Infinity", "-1", "1e999999", "1e-999999"):
+            with pytest.raises(BadRequest, match="Invalid amount accepted"):
+                await accept_invoice(w, invoice, allocation_id, Decimal(senseless))
         # The same number written otherwise is the same amount.
         await accept_invoice(w, invoice, allocation_id, Decimal(f"{invoice.amount}000"))
 
@@ -443,7 +466,9 @@ def test_a_vanished_provider_bills_when_it_is_back(in_world):
     in_world(main)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["wait", "note", "activity", "end"]), st.integers(0, 3)), max_size=12))
+@given(
+    st.lists(st.tuples(st.sampled_from(["wait", "note", "activity", "end"]), st.integers(0, 3)), max_size=12)
+)
 def test_whatever_is_accepted_in_whatever_order_the_invoice_makes_it_exactly_the_bill(in_world, steps):
     async def main(w):
         allocation_id = await w.allocation(1000)

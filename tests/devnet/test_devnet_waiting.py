@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ def test_event_times_always_increase_even_where_the_clock_does_not(steps):
     moments = [START + timedelta(microseconds=step) for step in steps]
     times = EventTimes(FixedClock(moments))
     given_out = [times.next() for _ in moments]
-    assert all(earlier < later for earlier, later in zip(given_out, given_out[1:], strict=False))
+    assert all(earlier < later for earlier, later in pairwise(given_out))
     assert all(moment <= given for moment, given in zip(moments, given_out, strict=True))
 
 

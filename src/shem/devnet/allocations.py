@@ -15,6 +15,7 @@ import msgspec
 
 from shem.clock import Clock
 from shem.devnet.background import Background, Timer
+from shem.devnet.money import is_amount, rounded
 from shem.devnet.refusals import bad_request, not_found
 from shem.errors import BadRequest, Gone
 from shem.ids import AllocationId, NodeId
@@ -50,14 +51,14 @@ class Allocations:
             raise AllocationProblem(
                 call, "/bad-payment-platform", f"unknown payment platform {wanted.payment_platform!r}"
             )
-        self._check(call, wanted.total_amount, wanted.timeout)
+        total = self._check(call, wanted.total_amount, wanted.timeout)
         allocation = wire.Allocation(
             allocation_id=AllocationId(dashed(self._clock.unique_id())),
             address=wanted.address or who,
             payment_platform=platform,
-            total_amount=wanted.total_amount,
+            total_amount=total,
             spent_amount=Decimal(0),
-            remaining_amount=wanted.total_amount,
+            remaining_amount=total,
             timestamp=self._clock.now(),
             timeout=wanted.timeout,
             make_deposit=wanted.make_deposit,
@@ -80,8 +81,8 @@ class Allocations:
         """Change amount or time-out. Raises `NotFound`, `Gone`, `AllocationProblem`."""
         call = f"PUT {ROOT}/allocations/{allocation_id}"
         before = self._find(call, who, allocation_id)
-        total = before.total_amount if change.total_amount is None else change.total_amount
-        self._check(call, total, change.timeout)
+        wanted = before.total_amount if change.total_amount is None else change.total_amount
+        total = self._check(call, wanted, change.timeout)
         if total < before.spent_amount:
             raise AllocationProblem(
                 call, "/validation-error", f"{before.spent_amount} of the allocation are spent already"
@@ -145,13 +146,14 @@ class Allocations:
             raise Gone(call, 410, f"Allocation {allocation_id} has been already released")
         return allocation
 
-    def _check(self, call: str, total: Decimal, timeout: datetime | None) -> None:
-        if not total.is_finite() or total < 0:
+    def _check(self, call: str, total: Decimal, timeout: datetime | None) -> Decimal:
+        if not is_amount(total):
             raise AllocationProblem(call, "/validation-error", f"{total} is no amount to set aside")
         if timeout is not None and timeout <= self._clock.now():
             raise AllocationProblem(
                 call, "/validation-error/timeout-passed", f"the time-out {timeout.isoformat()} has passed"
             )
+        return rounded(total)
 
     def _store(self, allocation: wire.Allocation) -> None:
         key = allocation.allocation_id

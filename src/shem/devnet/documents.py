@@ -20,6 +20,7 @@ from shem.devnet.agreements import Agreement, Agreements
 from shem.devnet.allocations import ROOT, Allocations, dashed
 from shem.devnet.background import Background
 from shem.devnet.eventlog import EventLog, EventTimes
+from shem.devnet.money import is_amount
 from shem.devnet.refusals import bad_request, not_found
 from shem.devnet.settings import Timings
 from shem.ids import ActivityId, AgreementId, DebitNoteId, InvoiceId, NodeId
@@ -318,11 +319,9 @@ class Documents:
 
 
 def _check_amount(call: str, due: Decimal, acceptance: wire.Acceptance) -> None:
-    if acceptance.total_amount_accepted != due:
-        raise bad_request(
-            call,
-            f"Invalid amount accepted. Expected: {due:f} Actual: {acceptance.total_amount_accepted:f}",
-        )
+    accepted = acceptance.total_amount_accepted
+    if not is_amount(accepted) or accepted != due:
+        raise bad_request(call, f"Invalid amount accepted. Expected: {due:f} Actual: {accepted}")
 
 
 def _kind(event_type: str) -> str:

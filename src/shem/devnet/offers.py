@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Any
 
 from shem import props
+from shem.devnet.money import rounded
 from shem.devnet.settings import ProviderSettings
-
-#: Money is rounded to this (contract 4.5).
-SMALLEST = Decimal(1).scaleb(-18)
-# The default context's 28 digits would leave only ten before the point.
-_EXACT = Context(prec=60)
 
 
 def offer_properties(settings: ProviderSettings, name: str, wallet: str) -> dict[str, Any]:
@@ -65,5 +61,4 @@ def cost(coeffs: Sequence[float], usage: Sequence[float]) -> Decimal:
     total = Decimal(repr(float(coeffs[-1])))
     for coeff, used in zip(coeffs, usage, strict=False):
         total += Decimal(repr(float(coeff))) * Decimal(repr(float(used)))
-    rounded = total.quantize(SMALLEST, context=_EXACT)
-    return Decimal(f"{rounded.normalize(_EXACT):f}")
+    return rounded(total)

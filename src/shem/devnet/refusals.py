@@ -5,6 +5,10 @@ from __future__ import annotations
 from shem.errors import BadRequest, NodeFailure, NotFound, RequestTimeout
 
 
+class UnreadableBody(BadRequest):
+    """400: the body cannot even be read, so nothing more can come over the same connection."""
+
+
 def bad_request(call: str, message: str, *, status: int = 400) -> BadRequest:
     """400, or another status for what was sent at the wrong time."""
     return BadRequest(call, status, message)

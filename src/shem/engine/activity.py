@@ -8,9 +8,9 @@ for an activity that is long gone. Whoever learns something (a script, a probe, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 from shem.bus import Bus
 from shem.clock import Clock
@@ -24,6 +24,8 @@ from shem.yagna.api import ActivityApi
 from shem.yagna.models import ActivityStateDoc
 
 MACHINE: Final[Machine[ActivityState, ActivityEvent]] = Machine(ACTIVITY)
+
+Heed: TypeAlias = Callable[[Agreement], Awaitable[None]]
 
 #: Seconds for the provider to create an activity, and to destroy one.
 CREATE_SECONDS = 60.0
@@ -42,10 +44,21 @@ class Activity:
 
     `lost` is resolved, with the cause, when it ends without having been asked to. `last_sign` is when there
     was last a sign of life, by the monotonic clock.
+
+    Args:
+        heed: called before the activity is said to be lost; returns when the end of its agreement, if that is
+            the reason, has been told.
     """
 
     def __init__(
-        self, activity_id: ActivityId, agreement: Agreement, api: ActivityApi, *, clock: Clock, bus: Bus
+        self,
+        activity_id: ActivityId,
+        agreement: Agreement,
+        api: ActivityApi,
+        *,
+        heed: Heed,
+        clock: Clock,
+        bus: Bus,
     ) -> None:
         self.id = activity_id
         self.agreement = agreement
@@ -53,7 +66,7 @@ class Activity:
         self.lost: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
         self.last_sign = clock.monotonic()
         self.on_contact: Callable[[bool, str], None] | None = None
-        self._api, self._clock, self._bus = api, clock, bus
+        self._api, self._heed, self._clock, self._bus = api, heed, clock, bus
         self._origin: ActivityState | None = None
         self._usage: tuple[float, ...] = ()
 
@@ -142,6 +155,11 @@ class Activity:
         """It is gone, without having been asked to."""
         self.fire(ActivityEvent.DESTROY, Cause(Actor.PROVIDER, reason, error))
 
+    async def found_gone(self, reason: str, error: BaseException | None = None) -> None:
+        """Somebody has found that it is gone: lose it, unless its agreement's end accounts for that first."""
+        await self._heed(self.agreement)
+        self.lose(reason, error)
+
     async def examine(self) -> str | None:
         """Ask the node whether it is gone, and return the reason if so; tells nobody. Raises `NodeError`."""
         try:
@@ -154,7 +172,7 @@ class Activity:
         """Ask the node where it is, and believe the answer's value. Raises `NodeError`."""
         doc = await self._api.activity_state(self.id)
         if (gone := self._gone_by(doc)) is not None:
-            self.lose(gone)
+            await self.found_gone(gone)
         elif doc.state[0] == ActivityState.UNRESPONSIVE.value:
             self.silent("the node reports the activity as unresponsive")
         else:
@@ -162,7 +180,8 @@ class Activity:
         return doc
 
     def _gone_by(self, doc: ActivityStateDoc) -> str | None:
-        if doc.state[0] != ActivityState.TERMINATED.value:
+        # What is on its way to its end takes no command any more.
+        if ActivityState.TERMINATED.value not in doc.state:
             return None
         said = doc.error_message or doc.reason
         return f"the activity has terminated{f': {said}' if said else ''}"
@@ -172,6 +191,11 @@ class Activity:
         source, event = _STEPS[state]
         if self.state is source:
             self.fire(event, Cause(Actor.PROVIDER, "a command succeeded"))
+
+    def taken_down(self) -> None:
+        """A command of a script took the runtime down; it can be deployed again."""
+        if self.state in (ActivityState.DEPLOYED, ActivityState.READY):
+            self.fire(ActivityEvent.TERMINATE, Cause(Actor.PROVIDER, "a command succeeded"))
 
     # --- what it costs
 
@@ -205,7 +229,9 @@ class Activity:
         self.fire(ActivityEvent.DESTROY, Cause(Actor.ENGINE, "no longer needed"))
 
 
-async def create_activity(agreement: Agreement, api: ActivityApi, *, clock: Clock, bus: Bus) -> Activity:
+async def create_activity(
+    agreement: Agreement, api: ActivityApi, *, heed: Heed, clock: Clock, bus: Bus
+) -> Activity:
     """Create an activity under an approved agreement. Raises `ActivityRefused`."""
     try:
         # Never repeated: a call whose answer was lost may have made one, which the agreement's end destroys.
@@ -214,7 +240,7 @@ async def create_activity(agreement: Agreement, api: ActivityApi, *, clock: Cloc
         raise ActivityRefused(
             agreement.provider_id, agreement.provider_name, f"no activity: {error}"
         ) from error
-    activity = Activity(activity_id, agreement, api, clock=clock, bus=bus)
+    activity = Activity(activity_id, agreement, api, heed=heed, clock=clock, bus=bus)
     activity.fire(ActivityEvent.INITIALIZE, Cause(Actor.PROVIDER, "created"))
     bus.emit(ActivityCreated(at=clock.now(), activity=activity_id, agreement=agreement.id))
     return activity

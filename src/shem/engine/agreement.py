@@ -14,12 +14,7 @@ from shem.engine.cleanup import see_through
 from shem.engine.polling import POLL_SECONDS, persist
 from shem.engine.strategy import Offer
 from shem.engine.terms import Terms
-from shem.errors import (
-    AgreementRefused,
-    Gone,
-    NodeError,
-    RequestTimeout,
-)
+from shem.errors import AgreementRefused, Gone, NodeError
 from shem.events import AgreementEnded, AgreementFailed, AgreementSigned
 from shem.ids import AgreementId, AppSessionId, NodeId
 from shem.lifecycle import AGREEMENT, Actor, AgreementEvent, AgreementState, Cause, Machine, Move
@@ -34,15 +29,15 @@ MACHINE: Final[Machine[AgreementState, AgreementEvent]] = Machine(AGREEMENT)
 
 @dataclass(frozen=True, slots=True)
 class SigningPace:
-    """How long signing may take, in seconds.
+    """How long things may take, in seconds.
 
-    `approval`: for the provider's decision. `call`: for one call that may be repeated. `end`: for ending an
-    agreement when it is not wanted any more.
+    `approval`: the provider's decision. `end`: ending an agreement when it is not wanted any more. `news`:
+    how long the event of an agreement's end is waited for once its end is known.
     """
 
     approval: float = 60.0
-    call: float = 20.0
     end: float = 10.0
+    news: float = 3.0
 
 
 class Agreement:
@@ -111,10 +106,7 @@ class Agreements:
         Raises `AgreementRefused`; then, and when cancelled, no agreement is left behind.
         """
         try:
-            agreement = Agreement(
-                await self._api.create_agreement(draft.proposal.proposal_id, self._clock.now() + valid_for),
-                draft,
-            )
+            agreement = await self._make(draft, valid_for)
         except NodeError as error:
             raise self._refused(draft, f"it could not be made: {error}") from error
         try:
@@ -135,6 +127,32 @@ class Agreements:
         )
         return agreement
 
+    async def _make(self, draft: Offer, valid_for: timedelta) -> Agreement:
+        valid_to = self._clock.now() + valid_for
+        making = asyncio.get_running_loop().create_task(
+            self._api.create_agreement(draft.proposal.proposal_id, valid_to),
+            name=f"make an agreement with {draft.provider_id}",
+        )
+        try:
+            await asyncio.wait([making])
+        except asyncio.CancelledError:
+            await see_through(
+                "take back an agreement while it was made",
+                self._unmake(making, draft),
+                within=self._pace.end,
+                clock=self._clock,
+                bus=self._bus,
+            )
+            raise
+        return Agreement(making.result(), draft)
+
+    async def _unmake(self, making: asyncio.Task[AgreementId], draft: Offer) -> None:
+        try:
+            agreement = Agreement(await making, draft)
+        except NodeError:
+            return
+        await self._take_back(agreement)
+
     async def _confirm(self, agreement: Agreement) -> None:
         async with asyncio.timeout(self._pace.approval):
             await self._api.confirm_agreement(agreement.id, self._session)
@@ -143,30 +161,26 @@ class Agreements:
         agreement.fire(AgreementEvent.APPROVE, Cause(Actor.PROVIDER, "approved"))
 
     async def _approval(self, agreement: Agreement) -> None:
-        while True:
-            try:
-                await self._api.wait_for_approval(agreement.id, timeout=POLL_SECONDS)
-            except RequestTimeout:
-                continue
-            except Gone as error:
-                agreement.fire(AgreementEvent.REJECT, Cause(Actor.PROVIDER, error.message))
-                raise
-            return
+        try:
+            await self._api.wait_for_approval(agreement.id, timeout=POLL_SECONDS)
+        except Gone as error:
+            agreement.fire(AgreementEvent.REJECT, Cause(Actor.PROVIDER, error.message))
+            raise
 
     async def _withdraw(self, agreement: Agreement) -> None:
         """See to it that an agreement nobody wants costs nothing, even if it was approved meanwhile."""
         if agreement.state in AGREEMENT.final:
             return
-        reason = Reason(message="No longer needed", requestor_code="Cancelled")
         await see_through(
             f"take back {agreement.subject}",
-            self._take_back(agreement, reason),
+            self._take_back(agreement),
             within=self._pace.end,
             clock=self._clock,
             bus=self._bus,
         )
 
-    async def _take_back(self, agreement: Agreement, reason: Reason) -> None:
+    async def _take_back(self, agreement: Agreement) -> None:
+        reason = Reason(message="No longer needed", requestor_code="Cancelled")
         try:
             await persist(
                 lambda: self._api.cancel_agreement(agreement.id, reason),
@@ -212,8 +226,8 @@ class Agreements:
 
     # --- hearing
 
-    async def poll(self, look: Look) -> None:
-        """Hear the next events of this session's agreements.
+    async def poll(self, look: Look) -> bool:
+        """Hear the next events of this session's agreements; whether there were any.
 
         `look` is called for each agreement that the provider ended; what it returns is called once the end
         has been told.
@@ -233,6 +247,22 @@ class Agreements:
                 if key in self._live
             )
         )
+        return bool(events)
+
+    async def heed(self, agreement: Agreement) -> None:
+        """An activity is found gone: give the end of its agreement, where that is the reason, the first word.
+
+        Returns once that has been told, or will not be.
+        """
+        if agreement.id not in self._live:
+            return
+        try:
+            async with asyncio.timeout(self._pace.news):
+                if (await self._api.agreement(agreement.id)).state == AgreementState.TERMINATED.value:
+                    # Its event is on the way, and says who ended it and why.
+                    await asyncio.wait([agreement.ended])
+        except (NodeError, TimeoutError):
+            return
 
     async def _hear_end(
         self,
@@ -270,4 +300,6 @@ def _reason(reason: Reason | None) -> str:
 def _words(error: BaseException) -> str:
     if isinstance(error, Gone):
         return f"the provider's answer was {error.message or 'no'}"
-    return str(error) or "the provider did not answer in time"
+    if isinstance(error, TimeoutError):
+        return "the provider did not answer in time"
+    return str(error)

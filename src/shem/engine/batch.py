@@ -11,7 +11,7 @@ import msgspec
 
 from shem.clock import Clock
 from shem.engine.activity import Activity
-from shem.engine.polling import Backoff
+from shem.engine.polling import Backoff, pause_unless
 from shem.errors import (
     ActivityGone,
     CommandFailed,
@@ -29,7 +29,7 @@ from shem.events import Phase
 from shem.ids import BatchId
 from shem.lifecycle import ActivityState
 from shem.script import Command, CommandResult, Script
-from shem.script.commands import Deploy, Download, Start, Upload
+from shem.script.commands import Deploy, Download, Start, Terminate, Upload
 from shem.yagna.api import ActivityApi, Channel, FilesApi
 from shem.yagna.content import BytesSink, BytesSource, FileSink, FileSource
 from shem.yagna.models import CommandOutcome
@@ -141,23 +141,25 @@ class Batch:
         known = 0
         while True:
             self._tell(known, progress)
+            asked_at, news = self._clock.monotonic(), False
             try:
                 outcomes = await self._api.batch_results(self._activity.id, batch_id, timeout=RESULT_SECONDS)
             except RequestTimeout:
-                continue
+                outcomes = ()
             except NodeError as error:
                 await self._look_after(error)
                 if not isinstance(error, NodeUnavailable | NodeFailure):
                     raise ScriptError(f"the results of {self._script!r} were lost: {error}") from error
                 await backoff.wait()
                 continue
-            backoff.reset()
             for outcome in outcomes[known:]:
+                news = True
                 self._activity.sign_of_life()
                 await self._take(outcome)
                 known += 1
                 if known == len(self._commands):
                     return
+            await pause_unless(news, asked_at, backoff)
 
     def _tell(self, index: int, progress: Progress) -> None:
         command = self._commands[index]
@@ -176,7 +178,7 @@ class Batch:
             try:
                 await self._activity.observe()
             except (NotFound, Gone):
-                self._activity.lose("the node does not know the activity any more", error)
+                await self._activity.found_gone("the node does not know the activity any more", error)
             except NodeError:
                 # The state is not to be had either: the liveness watch decides how long that may last.
                 pass
@@ -203,6 +205,8 @@ class Batch:
             self._activity.reached(ActivityState.DEPLOYED)
         elif isinstance(command, Start):
             self._activity.reached(ActivityState.READY)
+        elif isinstance(command, Terminate):
+            self._activity.taken_down()
         await self._script.succeed(
             CommandResult(
                 index=outcome.index,

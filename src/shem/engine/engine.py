@@ -8,7 +8,7 @@ reason than `stop` is a bug and is logged as such.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,11 +23,11 @@ from shem.engine.cleanup import see_through
 from shem.engine.lease import ActivityLease
 from shem.engine.liveness import Liveness, LivenessPace
 from shem.engine.market import Market, MarketPace
-from shem.engine.payment import Account, Payments, Tolerance
+from shem.engine.payment import RELEASE_SECONDS, Payments, Tolerance
 from shem.engine.polling import poll_for_ever
 from shem.engine.strategy import LeastExpensive, Strategy
 from shem.errors import NodeError
-from shem.events import Phase
+from shem.events import Phase, StepSkipped
 from shem.ids import AppSessionId, NodeId
 from shem.lifecycle import ActivityState
 from shem.log import get_logger
@@ -39,6 +39,10 @@ from shem.yagna.models import DemandDecorations, Reason
 AGREEMENT_VALID_FOR = timedelta(hours=1)
 #: Longest time, in seconds, a provider waits for a debit note to be accepted: what the demand asks for.
 ACCEPT_NOTES_WITHIN = 120
+#: Seconds between debit notes, and within which a payable one is to be paid: what the demand asks for.
+#: Providers refuse runs of more than 10 hours that do not say (contract 4.6).
+NOTES_EVERY = 120
+PAY_WITHIN = 12 * 3600
 #: How far before the first request events are asked for, since the node's clock may be behind ours.
 CLOCK_SKEW = timedelta(minutes=5)
 
@@ -90,7 +94,7 @@ class Engine:
             since=since,
             tolerance=settings.tolerance,
         )
-        self._liveness = Liveness(lambda: self._activities, clock=clock, pace=settings.liveness)
+        self._liveness = Liveness(api, lambda: self._activities, clock=clock, pace=settings.liveness)
         self._activities: list[Activity] = []
         self._decorations: DemandDecorations | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,7 +114,7 @@ class Engine:
         self._run("invoices", self.payments.poll_invoices)
         self._own(self._liveness.watch(), "liveness")
 
-    def _run(self, name: str, poll: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _run(self, name: str, poll: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         self._own(poll_for_ever(name, poll, clock=self._clock, bus=self._bus), f"poll {name}")
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -123,23 +127,29 @@ class Engine:
             return
         _log.error("engine_task_ended", task=task.get_name(), error=repr(task.exception()))
 
-    async def stop(self) -> Sequence[Account]:
+    async def stop(self) -> None:
         """Wait for the last invoices, stop listening, give the allocation back.
 
-        Idempotent. Returns the accounts whose invoices did not come in time.
+        Idempotent and bounded; what had to be given up is reported as `StepSkipped`.
         """
-        unsettled: Sequence[Account] = ()
         try:
             if not self._stopping and self._tasks:
-                unsettled = await self.payments.settle(self._settings.invoices_within)
+                await self._settle(self._settings.invoices_within)
         finally:
             self._stopping = True
             tasks, self._tasks = self._tasks, []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._see_through("release the allocation", self.payments.close(), within=15.0)
-        return unsettled
+            await self._see_through(
+                "release the allocation", self.payments.close(), within=RELEASE_SECONDS + 5
+            )
+
+    async def _settle(self, within: float) -> None:
+        for account in await self.payments.settle(within):
+            step = f"payment of agreement {account.agreement} with {account.provider}"
+            reason = f"no invoice was to be had within {within:g} s"
+            self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason=reason))
 
     async def _see_through(self, step: str, work: Coroutine[Any, Any, Any], *, within: float) -> bool:
         return await see_through(step, work, within=within, clock=self._clock, bus=self._bus)
@@ -156,6 +166,8 @@ class Engine:
             props.MULTI_ACTIVITY: True,
             props.SUBNET: self._settings.subnet,
             props.DEBIT_NOTE_ACCEPT_TIMEOUT: ACCEPT_NOTES_WITHIN,
+            props.DEBIT_NOTE_INTERVAL: NOTES_EVERY,
+            props.PAYMENT_TIMEOUT: PAY_WITHIN,
             **{decoration.key: decoration.value for decoration in self._decorations.properties},
             **properties,
         }
@@ -195,30 +207,30 @@ class Engine:
         progress(Phase.ACTIVITY)
         account = self.payments.account(agreement)
         try:
-            activity = await create_activity(agreement, self._api, clock=self._clock, bus=self._bus)
+            activity = await create_activity(
+                agreement, self._api, heed=self.agreements.heed, clock=self._clock, bus=self._bus
+            )
         except BaseException:
             await self._end_agreement(agreement, Reason(message="No activity", requestor_code="Cancelled"))
+            # If the call made one all the same, an invoice will come.
             await self._see_through(
-                f"look what {agreement.subject} owes", self._look_for_activities(account), within=5.0
+                f"look what {agreement.subject} owes", self.payments.look_for_activities(account), within=5.0
             )
             raise
-        account.activities.append(activity.id)
+        account.learn(activity.id)
         self._activities.append(activity)
         return ActivityLease(activity, self._api, clock=self._clock)
-
-    async def _look_for_activities(self, account: Account) -> None:
-        """A call for an activity failed or was given up: if it made one all the same, an invoice will come."""
-        account.activities += await self._api.activities_of(account.agreement)
 
     async def release(self, lease: ActivityLease, reason: Reason) -> bool:
         """Give a lease back: destroy the activity, end the agreement. Bounded; True where both succeeded."""
         lease.on_contact(None)
         activity = lease.activity
+        # First, so that nobody finds it gone while it is being destroyed.
+        if activity in self._activities:
+            self._activities.remove(activity)
         destroyed = activity.state is ActivityState.TERMINATED or await self._see_through(
             f"destroy {activity.subject}", activity.destroy(), within=DESTROY_SECONDS + 5
         )
-        if activity in self._activities:
-            self._activities.remove(activity)
         return await self._end_agreement(lease.agreement, reason) and destroyed
 
     async def _end_agreement(self, agreement: Agreement, reason: Reason) -> bool:

@@ -15,14 +15,18 @@ from shem.clock import Clock
 from shem.engine.activity import Activity
 from shem.errors import Gone, NodeError, NodeUnavailable, NotFound
 from shem.lifecycle import ActivityState
+from shem.log import get_logger
+from shem.yagna.api import IdentityApi
+
+_log = get_logger("engine")
 
 
 @dataclass(frozen=True, slots=True)
 class LivenessPace:
     """When silence becomes a finding, in seconds.
 
-    A provider is found unresponsive between `silent_after` and `silent_after` + `interval` + `answer` seconds
-    after its last sign of life.
+    A provider is found unresponsive between `silent_after` and `silent_after` + `interval` + 2 × `answer`
+    seconds after its last sign of life.
     """
 
     interval: float = 5.0
@@ -30,42 +34,85 @@ class LivenessPace:
     silent_after: float = 20.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """An activity that could not be asked. `by_node`: whether the node is why; None where that is open."""
+
+    activity: Activity
+    reason: str
+    by_node: bool | None
+
+
 class Liveness:
     """The watch over the activities of one run.
 
-    A node that cannot be reached says nothing about providers: that time does not count as their silence.
+    A node that does not answer says nothing about providers: that time does not count as their silence.
     """
 
     def __init__(
-        self, activities: Callable[[], Iterable[Activity]], *, clock: Clock, pace: LivenessPace | None = None
+        self,
+        node: IdentityApi,
+        activities: Callable[[], Iterable[Activity]],
+        *,
+        clock: Clock,
+        pace: LivenessPace | None = None,
     ) -> None:
-        self._activities, self._clock, self._pace = activities, clock, pace or LivenessPace()
+        self._node, self._activities = node, activities
+        self._clock, self._pace = clock, pace or LivenessPace()
 
     async def watch(self) -> None:
         """Watch, until cancelled."""
+        looked_at = self._clock.monotonic()
         while True:
             await asyncio.sleep(self._pace.interval)
-            due = [activity for activity in self._activities() if self._is_due(activity)]
-            await asyncio.gather(*(self._ask(activity) for activity in due))
+            try:
+                await self._look(looked_at)
+            except Exception as error:  # a bug, or an answer nobody thought of: a blind engine would be worse
+                _log.error("liveness_failed_by_a_bug", error=repr(error), exc_info=True)
+            looked_at = self._clock.monotonic()
+
+    async def _look(self, looked_at: float) -> None:
+        due = [activity for activity in self._activities() if self._is_due(activity)]
+        answers = await asyncio.gather(*(self._ask(activity) for activity in due))
+        await self._judge([answer for answer in answers if answer is not None], looked_at)
 
     def _is_due(self, activity: Activity) -> bool:
         if activity.state is ActivityState.TERMINATED:
             return False
         return self._clock.monotonic() - activity.last_sign >= self._pace.interval
 
-    async def _ask(self, activity: Activity) -> None:
+    async def _ask(self, activity: Activity) -> _Silence | None:
         try:
             async with asyncio.timeout(self._pace.answer):
                 await activity.observe()
-            return
         except (NotFound, Gone) as error:
-            activity.lose("the node does not know the activity any more", error)
-            return
-        except NodeUnavailable:
-            activity.last_sign += self._pace.interval
-            return
-        except (NodeError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {self._pace.answer:g} s"
-        silence = self._clock.monotonic() - activity.last_sign
-        if silence >= self._pace.silent_after:
-            activity.silent(f"no sign of life for {silence:.0f} s: {reason}")
+            await activity.found_gone("the node does not know the activity any more", error)
+        except NodeUnavailable as error:
+            return _Silence(activity, str(error), by_node=True)
+        except TimeoutError:
+            return _Silence(activity, f"no answer within {self._pace.answer:g} s", by_node=None)
+        except NodeError as error:
+            return _Silence(activity, str(error), by_node=False)
+        return None
+
+    async def _judge(self, silences: list[_Silence], looked_at: float) -> None:
+        doubtful = any(silence.by_node is None for silence in silences)
+        node_is_down = doubtful and not await self._node_answers()
+        now = self._clock.monotonic()
+        for silence in silences:
+            activity = silence.activity
+            if silence.by_node or (silence.by_node is None and node_is_down):
+                activity.last_sign += now - max(activity.last_sign, looked_at)
+            elif (seconds := now - activity.last_sign) >= self._pace.silent_after:
+                activity.silent(f"no sign of life for {seconds:.0f} s: {silence.reason}")
+
+    async def _node_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(self._pace.answer):
+                await self._node.me()
+        except (NodeUnavailable, TimeoutError):
+            return False
+        except NodeError:
+            # A refusal is an answer, too.
+            return True
+        return True

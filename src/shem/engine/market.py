@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from shem import props
@@ -22,8 +24,11 @@ from shem.engine.terms import Terms, UnusableTerms
 from shem.errors import NodeError, NoOffers, NotFound
 from shem.events import DemandPublished, DemandWithdrawn, ProposalRejected
 from shem.ids import DemandId, NodeId
+from shem.log import get_logger
 from shem.yagna.api import MarketApi
 from shem.yagna.models import DemandEvent, DemandSpec, Proposal, ProposalEvent, Reason
+
+_log = get_logger("market")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,18 @@ class MarketPace:
     """How long a counter-proposal may take to be posted."""
     withdraw: float = 5.0
     """How long the demand's withdrawal may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An acceptable offer, and what the strategy makes of it."""
+
+    offer: Offer
+    rank: Decimal
+
+    @property
+    def provider_id(self) -> NodeId:
+        return self.offer.provider_id
 
 
 class Market:
@@ -67,7 +84,8 @@ class Market:
         self._api, self._platform, self._strategy = api, platform, strategy
         self._clock, self._bus, self._pace = clock, bus, pace or MarketPace()
         self._demand_id: DemandId | None = None
-        self._drafts: list[Offer] = []
+        self._drafts: list[_Candidate] = []
+        self._taken: Counter[NodeId] = Counter()
         self._first_draft_at: float | None = None
         self._answered: dict[str, Proposal] = {}
         self._changed = asyncio.Event()
@@ -110,7 +128,9 @@ class Market:
             return
         try:
             async with asyncio.timeout(self._pace.withdraw):
-                await self._api.unsubscribe(demand_id)
+                await persist(
+                    lambda: self._api.unsubscribe(demand_id), clock=self._clock, within=self._pace.withdraw
+                )
         except (NodeError, TimeoutError):
             # The node drops a demand by itself within the hour, and nobody answers its offers any more.
             pass
@@ -118,18 +138,22 @@ class Market:
 
     # --- negotiating
 
-    async def _poll_once(self) -> None:
+    async def _poll_once(self) -> bool:
         if self._demand_id is None:
             await self._publish()
         assert self._demand_id is not None
         try:
             events = await self._api.demand_events(self._demand_id, timeout=POLL_SECONDS)
         except NotFound:
-            # The node drops a demand after an hour, and all of them when it loses its memory.
+            # The node drops a demand after an hour, and all of them when it loses its memory. What was
+            # negotiated goes with it: a new demand brings new offers of the same providers.
             self._demand_id = None
-            return
+            self._drafts.clear()
+            self._answered.clear()
+            return False
         for event in events:
             self._hear(event)
+        return bool(events)
 
     def _hear(self, event: DemandEvent) -> None:
         if not isinstance(event, ProposalEvent):
@@ -143,20 +167,25 @@ class Market:
             self._answered.pop(proposal.prev_proposal_id, None)
         else:
             self._seen += 1
-        offer = self._judge(proposal)
-        if offer is not None and proposal.state == "Draft":
-            self._add_draft(offer)
-        elif offer is not None:
-            self._spawn(self._answer(offer), f"answer {proposal.proposal_id}")
+        candidate = self._judge(proposal)
+        if candidate is None:
+            return
+        if proposal.state == "Draft":
+            self._add_draft(candidate)
+        else:
+            self._spawn(self._answer(proposal), f"answer {proposal.proposal_id}")
 
-    def _judge(self, proposal: Proposal) -> Offer | None:
+    def _judge(self, proposal: Proposal) -> _Candidate | None:
         try:
             offer = Offer(proposal, Terms.of_offer(proposal.properties))
             objection = self._strategy.objection(offer)
+            if objection is None:
+                return _Candidate(offer, self._strategy.rank(offer))
         except UnusableTerms as error:
-            offer, objection = None, str(error)
-        if objection is None:
-            return offer
+            objection = str(error)
+        except Exception as error:  # a strategy may be the user's: what it cannot judge is not taken
+            _log.error("strategy_failed", provider=proposal.issuer_id, error=repr(error))
+            objection = f"the strategy raised {error!r}"
         self._last_objection = objection
         self._report_rejected(proposal, "requestor", objection)
         self._spawn(self._reject(proposal, objection), f"reject {proposal.proposal_id}")
@@ -167,15 +196,18 @@ class Market:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    async def _answer(self, offer: Offer) -> None:
+    async def _answer(self, proposal: Proposal) -> None:
         demand_id = self._demand_id
         if demand_id is None:
             return
-        proposal = offer.proposal
+        counter = self._counter_to(proposal)
         try:
             async with asyncio.timeout(self._pace.answer):
-                ours = await self._api.counter_proposal(
-                    demand_id, proposal.proposal_id, self._counter_to(proposal)
+                # Where a lost answer hides a success, the second call is refused, but the draft comes.
+                ours = await persist(
+                    lambda: self._api.counter_proposal(demand_id, proposal.proposal_id, counter),
+                    clock=self._clock,
+                    within=self._pace.answer,
                 )
         except (NodeError, TimeoutError) as error:
             self._report_rejected(proposal, "node", str(error) or "no answer in time")
@@ -217,7 +249,7 @@ class Market:
 
     # --- handing out
 
-    def _add_draft(self, draft: Offer) -> None:
+    def _add_draft(self, draft: _Candidate) -> None:
         self._drafts.append(draft)
         if self._first_draft_at is None:
             self._first_draft_at = self._clock.monotonic()
@@ -226,8 +258,9 @@ class Market:
     async def take(self, *, avoid: Collection[NodeId] = (), within: float) -> Offer:
         """The best draft there is; it is nobody else's from then on.
 
-        Providers in `avoid` are taken only where no other shows up for a while. Raises `NoOffers` after
-        `within` seconds, and when the market is closed meanwhile.
+        Among equals, providers that were taken less often come first. Providers in `avoid` are taken only
+        where no other shows up for a while. Raises `NoOffers` after `within` seconds, and when the market is
+        closed meanwhile.
         """
         began = self._clock.monotonic()
         try:
@@ -236,7 +269,8 @@ class Market:
                     draft, patience = self._choose(avoid, began)
                     if draft is not None:
                         self._drafts.remove(draft)
-                        return draft
+                        self._taken[draft.provider_id] += 1
+                        return draft.offer
                     if self._poll is None:
                         raise NoOffers("the demand was withdrawn while offers were awaited")
                     await self._news(patience)
@@ -245,7 +279,7 @@ class Market:
                 raise
             raise NoOffers(self._no_offers(within, avoid)) from None
 
-    def _choose(self, avoid: Collection[NodeId], began: float) -> tuple[Offer | None, float | None]:
+    def _choose(self, avoid: Collection[NodeId], began: float) -> tuple[_Candidate | None, float | None]:
         """The best draft now, or after how many seconds the choice may be another even without news."""
         if not self._drafts or self._first_draft_at is None:
             return None, None
@@ -255,7 +289,8 @@ class Market:
         wanted = [draft for draft in self._drafts if draft.provider_id not in avoid]
         if not wanted and (wait := began + self._pace.second_choice - now) > 0:
             return None, wait
-        return min(wanted or self._drafts, key=self._strategy.rank), None
+        best = min(wanted or self._drafts, key=lambda draft: (draft.rank, self._taken[draft.provider_id]))
+        return best, None
 
     async def _news(self, within: float | None) -> None:
         self._changed.clear()

@@ -1,16 +1,20 @@
 """Paying: one allocation per run, debit notes and invoices accepted as they come.
 
 A document is accepted when its amount is what usage times agreed price comes to, within a tolerance, and only
-for agreements of this run. What is not accepted is reported, never silently dropped.
+for agreements of this run. What is not accepted is reported, never silently dropped. Each document has a task
+of its own, so that none has to wait for another, nor for a node that fails on another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 from shem.bus import Bus
 from shem.clock import Clock
@@ -25,8 +29,10 @@ from shem.events import (
     DebitNoteAccepted,
     InvoiceAccepted,
     PaymentRefused,
+    StepSkipped,
 )
 from shem.ids import ActivityId, AgreementId, AllocationId, AppSessionId, DebitNoteId, InvoiceId
+from shem.log import get_logger
 from shem.yagna.api import YagnaApi
 from shem.yagna.models import (
     Acceptance,
@@ -37,10 +43,14 @@ from shem.yagna.models import (
     NewAllocation,
 )
 
-#: Seconds for accepting one document, with repetitions.
+#: Seconds that one call to accept a document may take.
 ACCEPT_SECONDS = 30.0
+#: Seconds for giving the allocation back, with repetitions.
+RELEASE_SECONDS = 10.0
 #: How much longer than the run the allocation is kept, so that late invoices can still be paid.
 ALLOCATION_SLACK = timedelta(days=1)
+
+_log = get_logger("payment")
 
 _RECEIVED = "ReceivedEvent"
 _OPEN = (DocumentStatus.ISSUED, DocumentStatus.RECEIVED)
@@ -80,6 +90,10 @@ class Account:
         """What has been accepted so far."""
         return self.invoiced if self.invoiced is not None else sum(self.notes.values(), Decimal(0))
 
+    def learn(self, *activities: ActivityId) -> None:
+        """There are these activities under the agreement."""
+        self.activities += [one for one in activities if one not in self.activities]
+
 
 class Payments:
     """All payments of one run."""
@@ -101,6 +115,7 @@ class Payments:
         self._allocation: Allocation | None = None
         self._accounts: dict[AgreementId, Account] = {}
         self._seen: set[DebitNoteId | InvoiceId] = set()
+        self._work: set[asyncio.Task[None]] = set()
 
     # --- the allocation
 
@@ -152,17 +167,23 @@ class Payments:
             self._allocation = await self._api.change_allocation(self.allocation_id, change)
 
     async def close(self) -> None:
-        """Give back what is left. Idempotent. Raises `NodeError` where the node cannot be told."""
+        """Deal with no document any more, and give back what is left.
+
+        Idempotent. Raises `NodeError` where the node cannot be told.
+        """
+        work = list(self._work)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
         allocation, self._allocation = self._allocation, None
         if allocation is None:
             return
-        spent: Decimal | None = None
+        spent = await self._spent(allocation.allocation_id)
         try:
-            spent = (await self._api.allocation(allocation.allocation_id)).spent_amount
             await persist(
                 lambda: self._api.release_allocation(allocation.allocation_id),
                 clock=self._clock,
-                within=ACCEPT_SECONDS,
+                within=RELEASE_SECONDS,
             )
         except Gone:
             # The node released it by itself.
@@ -170,6 +191,13 @@ class Payments:
         self._bus.emit(
             AllocationReleased(at=self._clock.now(), allocation=allocation.allocation_id, spent=spent)
         )
+
+    async def _spent(self, allocation_id: AllocationId) -> Decimal | None:
+        try:
+            return (await self._api.allocation(allocation_id)).spent_amount
+        except NodeError:
+            # Good to know, but no reason to keep the rest set aside.
+            return None
 
     # --- accounts
 
@@ -186,43 +214,62 @@ class Payments:
     async def settle(self, within: float) -> Sequence[Account]:
         """Wait for the invoices of all agreements that had an activity; returns those that did not come."""
         owing = [a for a in self._accounts.values() if a.activities and not a.closed.is_set()]
-        if owing:
-            waits = [
-                asyncio.get_running_loop().create_task(
-                    account.closed.wait(), name=f"invoice {account.agreement}"
-                )
-                for account in owing
-            ]
-            try:
-                await asyncio.wait(waits, timeout=within)
-            finally:
-                for wait in waits:
-                    wait.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                for account in owing:
+                    await account.closed.wait()
         return [account for account in owing if not account.closed.is_set()]
+
+    async def look_for_activities(self, account: Account) -> None:
+        """Learn of activities whose making was asked for, but never answered. Raises `NodeError`."""
+        account.learn(*await self._api.activities_of(account.agreement))
 
     # --- documents
 
-    async def poll_debit_notes(self) -> None:
-        """Take the next debit notes."""
+    async def poll_debit_notes(self) -> bool:
+        """Take the next debit notes; whether there were any."""
         events = await self._api.debit_note_events(
             after=self._notes_after, timeout=POLL_SECONDS, app_session_id=self._session
         )
         for event in events:
-            if event.event_type.endswith(_RECEIVED) and event.debit_note_id not in self._seen:
-                await self._take_note(event.debit_note_id)
-                self._seen.add(event.debit_note_id)
             self._notes_after = max(self._notes_after, event.event_date)
+            if event.event_type.endswith(_RECEIVED):
+                self._take("debit note", event.debit_note_id, partial(self._take_note, event.debit_note_id))
+        return bool(events)
 
-    async def poll_invoices(self) -> None:
-        """Take the next invoices."""
+    async def poll_invoices(self) -> bool:
+        """Take the next invoices; whether there were any."""
         events = await self._api.invoice_events(
             after=self._invoices_after, timeout=POLL_SECONDS, app_session_id=self._session
         )
         for event in events:
-            if event.event_type.endswith(_RECEIVED) and event.invoice_id not in self._seen:
-                await self._take_invoice(event.invoice_id)
-                self._seen.add(event.invoice_id)
             self._invoices_after = max(self._invoices_after, event.event_date)
+            if event.event_type.endswith(_RECEIVED):
+                self._take("invoice", event.invoice_id, partial(self._take_invoice, event.invoice_id))
+        return bool(events)
+
+    def _take(
+        self, kind: str, document: DebitNoteId | InvoiceId, take: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Deal with a document, in a task of its own that ends with the run at the latest."""
+        if document in self._seen:
+            return
+        self._seen.add(document)
+        task = asyncio.get_running_loop().create_task(
+            self._deal_with(f"payment of {kind} {document}", take), name=f"{kind} {document}"
+        )
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _deal_with(self, step: str, take: Callable[[], Awaitable[None]]) -> None:
+        try:
+            # For as long as the run lasts: a node that is down now will be wanted to pay later.
+            await persist(take, clock=self._clock, within=math.inf)
+        except NodeError as error:
+            self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason=str(error)))
+        except Exception as error:  # a bug, or a document nobody thought of: the others are still to be paid
+            _log.error("payment_failed_by_a_bug", step=step, error=repr(error), exc_info=True)
+            self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason=repr(error)))
 
     async def _take_note(self, note_id: DebitNoteId) -> None:
         note = await self._api.debit_note(note_id)
@@ -242,7 +289,8 @@ class Payments:
             expected,
             lambda: self._api.accept_debit_note(note_id, acceptance, timeout=ACCEPT_SECONDS),
         ):
-            account.notes[note.activity_id] = amount
+            # Amounts are cumulative, and an earlier note may be accepted later.
+            account.notes[note.activity_id] = max(amount, account.notes.get(note.activity_id, amount))
             self._bus.emit(
                 DebitNoteAccepted(
                     at=self._clock.now(), debit_note=note_id, activity=note.activity_id, amount=amount
@@ -256,6 +304,8 @@ class Payments:
             return
         amount = invoice.amount
         if invoice.status in _OPEN:
+            if not set(invoice.activity_ids) <= set(account.activities):
+                await self.look_for_activities(account)
             expected = sum(
                 [await self._expected(account, activity_id) for activity_id in account.activities], Decimal(0)
             )
@@ -297,13 +347,13 @@ class Payments:
         expected: Decimal,
         accept: Callable[[], Awaitable[None]],
     ) -> bool:
-        """Accept a document if its amount is right. Passing failures are raised: the poll comes again."""
+        """Accept a document if its amount is right. Raises the node's passing failures."""
         refusal = ""
         if not self._tolerance.allows(amount, expected):
             refusal = f"{amount} GLM billed, but usage times agreed price comes to {expected} GLM"
         else:
             try:
-                await persist(accept, clock=self._clock, within=ACCEPT_SECONDS)
+                await accept()
             except PASSING:
                 raise
             except NodeError as error:

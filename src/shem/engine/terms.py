@@ -12,6 +12,8 @@ from shem import props
 
 #: The node rounds amounts to so many decimals.
 PRECISION = Decimal("1e-18")
+#: More than there is of the token, by far.
+HIGHEST_PRICE = 1e15
 #: Has room for the product of any two floats, so that no figure a provider sends can break the sums.
 _EXACT = Context(prec=1400)
 
@@ -47,8 +49,8 @@ class Terms:
             )
         if not all(isinstance(c, int | float) and not isinstance(c, bool) for c in coefficients):
             raise UnusableTerms(f"prices {coefficients!r} are not all numbers")
-        if not all(0 <= coefficient < math.inf for coefficient in coefficients):
-            raise UnusableTerms(f"prices {coefficients!r} are not all finite and 0 or more")
+        if not all(0 <= coefficient <= HIGHEST_PRICE for coefficient in coefficients):
+            raise UnusableTerms(f"prices are not all between 0 and {HIGHEST_PRICE:g}: {coefficients!r:.200}")
         prices = [Decimal(str(coefficient)) for coefficient in coefficients]
         return cls(tuple(str(counter) for counter in counters), tuple(prices[:-1]), prices[-1])
 
@@ -65,7 +67,8 @@ class Terms:
 
     def price_of(self, counter: str) -> Decimal:
         """Price per unit of a counter; 0 where the offer does not charge for it."""
-        return dict(zip(self.counters, self.prices, strict=True)).get(counter, Decimal(0))
+        pairs = zip(self.counters, self.prices, strict=True)
+        return sum((price for name, price in pairs if name == counter), Decimal(0))
 
     def expected(self, seconds: float) -> Decimal:
         """What it would cost to run for a time with one busy CPU thread."""

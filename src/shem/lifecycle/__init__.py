@@ -10,7 +10,7 @@ from shem.lifecycle.activity import ACTIVITY, ActivityEvent, ActivityState
 from shem.lifecycle.agreement import AGREEMENT, AgreementEvent, AgreementState
 from shem.lifecycle.machine import Machine, Stateful
 from shem.lifecycle.record import Cause, Record
-from shem.lifecycle.service import SERVICE, Event, Guard, State
+from shem.lifecycle.service import SERVICE, Event, Guard, State, reachable
 from shem.lifecycle.table import Actor, Cell, Move, Table, Verdict
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "Stateful",
     "Table",
     "Verdict",
+    "reachable",
 ]

@@ -25,6 +25,7 @@ what it calls external phenomena.
 from __future__ import annotations
 
 import enum
+from functools import cache
 from typing import Final
 
 from shem.lifecycle.table import Actor, Move, Table
@@ -162,3 +163,28 @@ SERVICE: Final[Table[State, Event]] = Table(
     moves=_MOVES,
     ignored=_IGNORED,
 )
+
+_ORIGINS: Final = {_G.WAS_STARTING: _S.STARTING, _G.WAS_RUNNING: _S.RUNNING, _G.WAS_STOPPING: _S.STOPPING}
+
+
+@cache
+def reachable(state: State, origin: State | None = None) -> frozenset[State]:
+    """States that an instance can still enter by some course of events.
+
+    `origin` is the state from which it became Unresponsive, where it is so. Policy and the activity's
+    availability are taken to be open.
+    """
+    entered: set[tuple[State, State | None]] = set()
+    ahead = [(state, origin)]
+    while ahead:
+        source, came_from = ahead.pop()
+        for move in SERVICE.moves:
+            if move.source is not source or any(
+                _ORIGINS.get(guard, came_from) is not came_from for guard in move.when
+            ):
+                continue
+            then = (move.dest, source if move.dest is State.UNRESPONSIVE else None)
+            if then not in entered:
+                entered.add(then)
+                ahead.append(then)
+    return frozenset(dest for dest, _origin in entered)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=enum.Enum)
@@ -71,6 +72,10 @@ class Move(Generic[S, E]):
         """The guards in words, such as ``was_starting and may_retry``; empty where there are none."""
         return " and ".join((*self.when, *(f"not {name}" for name in self.unless)))
 
+    def shadows(self, later: Move[S, E]) -> bool:
+        """Whether it is taken wherever `later` could be."""
+        return set(self.when) <= set(later.when) and set(self.unless) <= set(later.unless)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell(Generic[S, E]):
@@ -119,25 +124,33 @@ class Table(Generic[S, E]):
             for state in self.states
             for event in self.events
         }
-        self._check()
+        self._check(ignored)
 
     def _cell(self, state: S, event: E, ignored: frozenset[tuple[S, E]]) -> Cell[S, E]:
         moves = tuple(m for m in self.moves if m.source is state and m.event is event)
         otherwise = Verdict.IGNORE if (state, event) in ignored else Verdict.ILLEGAL
         return Cell(moves, otherwise)
 
-    def _check(self) -> None:
+    def _check(self, ignored: frozenset[tuple[S, E]]) -> None:
+        for event in type(self.events[0]) if self.events else ():
+            if not self.raised_by.get(event):
+                raise ValueError(f"{self.name}: nobody may raise {event.value}")
+        for foreign in {(move.source, move.event) for move in self.moves} | ignored:
+            if foreign not in self._cells:
+                raise ValueError(f"{self.name}: {foreign} is no pair of its states and events")
+        for move in self.moves:
+            if move.dest not in self.states:
+                raise ValueError(f"{self.name}: {move.dest} is none of its states")
+            if not set(move.when).isdisjoint(move.unless):
+                raise ValueError(f"{self.name}: {move} can never be taken")
         for (state, event), cell in self._cells.items():
             pair = f"{self.name}: {event.value} in {state.value}"
-            if any(not move.guarded for move in cell.moves[:-1]):
-                raise ValueError(f"{pair}: a move without guards shadows those after it")
+            if any(earlier.shadows(later) for earlier, later in combinations(cell.moves, 2)):
+                raise ValueError(f"{pair}: a move shadows one after it")
             if cell.moves and not cell.moves[-1].guarded and cell.otherwise is Verdict.IGNORE:
                 raise ValueError(f"{pair}: both always moves and is ignored")
             if cell.moves and state in self.final:
                 raise ValueError(f"{pair}: moves out of a final state")
-        for event in self.events:
-            if not self.raised_by[event]:
-                raise ValueError(f"{self.name}: nobody may raise {event.value}")
 
     def cell(self, state: S, event: E) -> Cell[S, E]:
         """What happens for a pair. Total: every pair has a cell."""

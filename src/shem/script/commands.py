@@ -67,9 +67,14 @@ class Run:
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.env:
+        for name, value in self.env.items():
             if not name.isidentifier() or not name.isascii():
                 raise ConfigError(f"run {self.program}: {name!r} is no name for an environment variable")
+            if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+                raise ConfigError(
+                    f"run {self.program}: {name} cannot be set to {value!r:.80}: "
+                    f"a NUL, or half of a surrogate pair, cannot be handed to a program"
+                )
 
     def wire(self) -> dict[str, Any]:
         """Form on the wire. The protocol has no field for an environment, so a shell sets it."""

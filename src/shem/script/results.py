@@ -43,11 +43,12 @@ class CommandResult:
 class Handle(Generic[T]):
     """An awaitable that is resolved once, from outside, and may be awaited any number of times."""
 
-    __slots__ = ("_error", "_value", "_waiters")
+    __slots__ = ("_error", "_heard", "_value", "_waiters")
 
     def __init__(self) -> None:
         self._value: T | None = None
         self._error: BaseException | None = None
+        self._heard = False
         self._waiters: list[asyncio.Future[None]] | None = []
 
     @property
@@ -59,6 +60,11 @@ class Handle(Generic[T]):
     def error(self) -> BaseException | None:
         """The error it was resolved with, if any."""
         return self._error
+
+    @property
+    def heard(self) -> bool:
+        """Whether its error has been raised to somebody who asked for the result."""
+        return self._heard
 
     def resolve(self, value: T) -> None:
         """Resolve with a value. The first resolution counts; later ones change nothing."""
@@ -77,6 +83,7 @@ class Handle(Generic[T]):
         if self._waiters is not None:
             raise RuntimeError("not resolved yet: await it")
         if self._error is not None:
+            self._heard = True
             raise self._error
         return self._value  # type: ignore[return-value]  # set by resolve(), for which None is a T
 
@@ -90,7 +97,11 @@ class Handle(Generic[T]):
         if self._waiters is not None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            yield from waiter
+            try:
+                yield from waiter
+            finally:
+                if self._waiters is not None:
+                    self._waiters.remove(waiter)
         return self.result()
 
 

@@ -31,7 +31,8 @@ class Script:
     Args:
         timeout: the longest it may take, as seconds or a timedelta; None for no limit of its own.
         wait_for_results: False resumes the handler at once, while the script runs; `result = yield script`
-            then gives an awaitable of all results.
+            then gives an awaitable of all results. A failure is raised to those who await one of its
+            results; where nobody does, the handler fails with it once it has come to its end.
 
     A script is sent once; making another costs nothing.
     """
@@ -67,7 +68,8 @@ class Script:
 
     def run(self, program: str, *args: str, env: Mapping[str, str] | None = None) -> CommandHandle:
         """Run a program by its path, with arguments, to its end. `env` is set through ``/bin/sh``."""
-        return self._add(Run(str(program), tuple(str(arg) for arg in args), dict(env or {})))
+        texts = {str(key): str(value) for key, value in (env or {}).items()}
+        return self._add(Run(str(program), tuple(str(arg) for arg in args), texts))
 
     def upload_file(self, src_path: str | PathLike[str], dst_path: str) -> CommandHandle:
         """Send a file from here to `dst_path` inside the runtime."""
@@ -124,6 +126,11 @@ class Script:
     def sent(self) -> bool:
         """Whether it has been sent."""
         return self._sent
+
+    @property
+    def failure_heard(self) -> bool:
+        """Whether anybody who awaited its results, or one of them, has been told that it failed."""
+        return self.results.heard or any(handle.heard for handle in self._handles)
 
     def mark_sent(self) -> None:
         """It is being sent now. Raises `ScriptMisuse` the second time."""

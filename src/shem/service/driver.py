@@ -1,15 +1,16 @@
 """Drives the handlers of one instance: sends what they yield, resumes them, stops them.
 
 Handlers run in tasks beside the state machine and never inside a move. Each is tagged with the *life* it was
-started in; what an older life reports is void. Two handlers never overlap: a new one waits, for at most the
-clean-up budget, for all earlier ones. While *suspended* (the provider is unresponsive) a handler goes no
-further than its next ``yield``, and its end is held back until `resume`.
+started in; what an older life reports is void. Two handlers never overlap: a new one waits for the clean-up
+of all earlier ones, and what is not done with it in time is cancelled again. While *suspended* (the provider
+is unresponsive) no handler begins, none goes further than its next ``yield``, and its end is held back until
+`resume`. Whatever becomes of a handler, the handles of each script it yielded are resolved.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypedDict
@@ -27,6 +28,9 @@ from shem.service.handlers import HandlerStream, check_yielded, open_handler, th
 from shem.service.service import Service
 
 _log = get_logger("handlers")
+
+#: Seconds that something has to end in after it has been cancelled for taking too long.
+LAST_WORDS = 1.0
 
 
 class Lease(Protocol):
@@ -46,6 +50,14 @@ class Lease(Protocol):
 
     async def execute(self, script: Script, progress: Callable[[Phase], None]) -> None:
         """Run a script to its end. Its handles are resolved in any case; raises its error, if any."""
+
+
+async def cut_short(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks that have used up their time, and wait a moment for their end; some will not end."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=LAST_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,77 +145,104 @@ class HandlerDriver:
 
     async def finished(self) -> list[str]:
         """Wait for clean-ups, for at most their budget; names of the handlers that did not make it."""
-        if self._unfinished:
-            await asyncio.wait(self._unfinished, timeout=self._cleanup)
-        return sorted(task.get_name() for task in self._unfinished)
+        return sorted(task.get_name() for task in await self._clean_up(frozenset(self._unfinished)))
+
+    async def _clean_up(self, tasks: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Give stopped handlers time to clean up, and cut short those that take too long; returns these."""
+        if not tasks:
+            return set()
+        _done, late = await asyncio.wait(tasks, timeout=self._cleanup)
+        await cut_short([task for task in late if task is not self._task])
+        return late
 
     # --- inside the handler's task
 
     async def _drive(self, name: str, run: _Run, earlier: frozenset[asyncio.Task[None]]) -> None:
-        if earlier:
-            await asyncio.wait(earlier, timeout=self._cleanup)
+        await self._clean_up(earlier)
+        await self._may_go_on()
         self._set_phase(Phase.HANDLER, run.life)
         handler = open_handler(self._service, name)
-        background: list[asyncio.Task[None]] = []
+        beside = _ScriptsBeside()
         try:
-            await self._turns(name, handler, run, background)
-            for script in background:
-                await script
+            await self._turns(name, handler, run, beside)
+            await beside.finish()
         finally:
-            for script in background:
-                script.cancel()
-            await handler.aclose()
-            # Retrieves their errors, so that none is reported as forgotten; the first one was raised above.
-            await asyncio.gather(*background, return_exceptions=True)
+            beside.cancel()
+            try:
+                await self._close(name, handler, run)
+            finally:
+                await beside.ended()
 
-    async def _turns(
-        self,
-        name: str,
-        handler: HandlerStream,
-        run: _Run,
-        background: list[asyncio.Task[None]],
-    ) -> None:
+    async def _turns(self, name: str, handler: HandlerStream, run: _Run, beside: _ScriptsBeside) -> None:
         turn: Awaitable[object] = anext(handler)
         while True:
             try:
                 item = await turn
             except StopAsyncIteration:
                 return
-            await self._may_go_on()
             if run.life != self._life:
                 # A handler that swallowed its cancellation: the instance has moved on without it.
+                if isinstance(item, Script):
+                    item.fail(self._interrupted(item))
                 return
             script = check_yielded(self._service, name, item)
-            script.mark_sent()
-            error: ScriptError | None = None
-            if script.wait_for_results:
-                try:
-                    await self._execute(script, run)
-                except ScriptError as failure:
-                    error = failure
-            else:
-                background.append(
-                    asyncio.get_running_loop().create_task(
-                        self._execute(script, run), name=f"{self._reports.id} script of {name}()"
+            error: Exception | None = None
+            try:
+                script.mark_sent()
+                if script.wait_for_results:
+                    await self._perform(script, run)
+                else:
+                    performing = asyncio.get_running_loop().create_task(
+                        self._perform(script, run), name=f"{self._reports.id} script of {name}()"
                     )
-                )
+                    beside.add(script, performing, self._interrupted(script))
+            except (
+                Exception
+            ) as failure:  # whatever it is: the handler that yielded the script hears of it first
+                error = failure
             await self._may_go_on()
             turn = handler.asend(script.results) if error is None else throw(handler, script, error)
 
     async def _may_go_on(self) -> None:
-        if self._suspended is not None:
+        # Looked at again after each wait: it may have been suspended anew in the same moment.
+        while self._suspended is not None:
             await self._suspended.wait()
 
-    async def _execute(self, script: Script, run: _Run) -> None:
-        prelude = run.context.prelude(script)
-        if prelude is not None:
-            prelude.mark_sent()
-            try:
+    async def _close(self, name: str, handler: HandlerStream, run: _Run) -> None:
+        """Run what is left of a handler, its `finally` blocks; what they raise is only logged.
+
+        One that ends of its own accord has the clean-up budget; that of a stopped one is kept by those who
+        wait for it (see `_clean_up`).
+        """
+        watch = asyncio.timeout(self._cleanup if run.life == self._life else None)
+        try:
+            async with watch:
+                await handler.aclose()
+        except Exception as error:  # its own end, or why it was stopped, matters more than a failed clean-up
+            said = f"cut short after {self._cleanup:g} s" if watch.expired() else repr(error)
+            _log.warning(
+                "cleanup_failed",
+                handler=f"{type(self._service).__name__}.{name}()",
+                instance=self._reports.id,
+                error=said,
+            )
+
+    async def _perform(self, script: Script, run: _Run) -> None:
+        """Run a script, and before it what it relies on. Resolves its handles in any case."""
+        try:
+            await self._may_go_on()
+            prelude = run.context.prelude(script)
+            if prelude is not None:
+                prelude.mark_sent()
                 await self._send(prelude, run)
-            except ScriptError as error:
-                script.fail(error)
-                raise
-        await self._send(script, run)
+            await self._send(script, run)
+        except asyncio.CancelledError:
+            script.fail(self._interrupted(script))
+            raise
+        except Exception as error:
+            # Whatever it is (an `on_download` of the user may raise anything), no handle stays open.
+            script.fail(error)
+            raise
 
     async def _send(self, script: Script, run: _Run) -> None:
         run.context.note_sent(script)
@@ -214,21 +253,20 @@ class HandlerDriver:
         try:
             await run.lease.execute(script, lambda phase: self._set_phase(phase, run.life))
         except asyncio.CancelledError:
-            interrupted = ScriptInterrupted(
-                f"{script!r} was under way when instance {self._reports.id} was stopped; its results are lost"
-            )
-            script.fail(interrupted)
-            said = str(interrupted)
+            said = "interrupted"
             raise
         except Exception as error:
-            # Whatever it is (an `on_download` of the user may raise anything), no handle stays open.
-            script.fail(error)
             said = str(error) or repr(error)
             raise
         finally:
             self._set_phase(Phase.HANDLER, run.life)
             seconds = self._clock.monotonic() - began
             self._bus.emit(ScriptFinished(**self._about(run), seconds=seconds, error=said))
+
+    def _interrupted(self, script: Script) -> ScriptInterrupted:
+        return ScriptInterrupted(
+            f"{script!r} was under way when instance {self._reports.id} was stopped; its results are lost"
+        )
 
     def _about(self, run: _Run) -> _About:
         return {
@@ -267,3 +305,46 @@ class _About(TypedDict):
     cluster: ClusterId
     instance: InstanceId
     activity: ActivityId
+
+
+class _ScriptsBeside:
+    """Scripts that run beside the handler which sent them (``wait_for_results=False``).
+
+    Their failures are told to those who await their results. One that nobody has been told of makes the
+    handler fail in the end, so that none goes unnoticed.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._failed: tuple[Script, BaseException] | None = None
+
+    def add(self, script: Script, performing: asyncio.Task[None], interrupted: ScriptInterrupted) -> None:
+        """Look after one; it fails with `interrupted` where it is cancelled before its first step."""
+        self._running.add(performing)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            if task.cancelled():
+                script.fail(interrupted)
+            elif (error := task.exception()) is not None and (
+                self._failed is None or self._failed[0].failure_heard
+            ):
+                self._failed = script, error
+
+        performing.add_done_callback(ended)
+
+    async def finish(self) -> None:
+        """Wait for all of them. Raises a failure that nobody has heard of."""
+        await self.ended()
+        if self._failed is not None and not self._failed[0].failure_heard:
+            raise self._failed[1]
+
+    def cancel(self) -> None:
+        """Stop those that still run."""
+        for performing in self._running:
+            performing.cancel()
+
+    async def ended(self) -> None:
+        """Wait until none of them runs."""
+        if self._running:
+            await asyncio.wait(self._running)

@@ -59,9 +59,25 @@ class HandlerStream(AsyncGenerator[Any, Any]):
         return self._passing(await self._generator.athrow(error))
 
     async def aclose(self) -> None:
-        """End it, running its ``finally`` blocks."""
+        """End it, running the ``finally`` blocks of whom it delegates to, and then its own."""
+        inner = self._delegate()
         self._exhausted = True
-        await self._generator.aclose()
+        self._ahead.clear()
+        self._last = None
+        try:
+            if inner is not None:
+                await inner.aclose()
+        finally:
+            await self._generator.aclose()
+
+    def _delegate(self) -> HandlerStream | None:
+        """The one whose script it passed on last; Python itself would leave it to the garbage collector."""
+        inner = None
+        for stream in self._last.yielded_by if self._last is not None else ():
+            if stream is self:
+                break
+            inner = stream
+        return inner if isinstance(inner, HandlerStream) else None
 
     async def absorb(self, error: Exception) -> Exception | None:
         """Offer it the failure of its last script, ahead of the handler that delegates to it.

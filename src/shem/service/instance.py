@@ -25,7 +25,7 @@ from shem.clock import Clock
 from shem.errors import ActivityGone, WaitError
 from shem.events import InstanceMoved, Phase, PhaseChanged
 from shem.ids import ClusterId, InstanceId
-from shem.lifecycle import SERVICE, Actor, Cause, Event, Machine, Move, Record, State
+from shem.lifecycle import SERVICE, Actor, Cause, Event, Machine, Move, Record, State, reachable
 from shem.service.context import WorkContext
 from shem.service.driver import HandlerDriver, Lease
 from shem.service.hooks import StateHooks
@@ -254,10 +254,13 @@ class Instance:
     @property
     def error(self) -> BaseException | None:
         """The first error that made it leave the path of success since it was last Pending, if any."""
+        first: BaseException | None = None
         for record in self._records:
-            if record.cause.error is not None and record.dest is not State.PENDING:
-                return record.cause.error
-        return None
+            if record.dest is State.PENDING:
+                first = None
+            elif first is None:
+                first = record.cause.error
+        return first
 
     def set_phase(self, phase: Phase, detail: str = "") -> None:
         """Note progress inside the state."""
@@ -294,7 +297,8 @@ class Instance:
         def look() -> bool:
             if self.state in wanted:
                 reached.append(self.state)
-            return bool(reached) or self.state in SERVICE.final
+            origin = self._origin if self.state is State.UNRESPONSIVE else None
+            return bool(reached) or wanted.isdisjoint(reachable(self.state, origin))
 
         async with asyncio.timeout(timeout):
             await self._until(look)

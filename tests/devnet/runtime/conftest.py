@@ -1,4 +1,4 @@
-"""Sandboxes for the tests: one factory per level for the whole run, since finding out what works takes a moment."""
+"""Sandboxes for the tests: one factory per level for the whole run."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ class Level:
     async def until(condition, timeout=5.0):
         """Wait until a condition of the machine, which sends no event, is true."""
         async with asyncio.timeout(timeout):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # the condition is not this program's
                 await asyncio.sleep(0.02)
 
 

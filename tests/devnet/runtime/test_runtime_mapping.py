@@ -77,6 +77,10 @@ def test_how_output_is_cut_into_pieces_does_not_matter(parts, cuts):
     assert b"" not in got
 
 
+def test_a_message_for_people_reads_as_it_does_inside():
+    assert MAP.readable(f"no {ROOT}/golem/x, no /usr/x") == "no /golem/x, no /usr/x"
+
+
 def test_output_that_cannot_be_a_path_is_not_held_back():
     got = []
     outward = MAP.outward(got.append)

@@ -1,5 +1,7 @@
 """What every sandbox does, whatever its level: commands, output, files, usage, ends. Real processes."""
 
+# ruff: noqa: ASYNC240  # looking at a directory blocks the loop for no longer than it may
+
 import asyncio
 import json
 import os
@@ -15,6 +17,7 @@ import pytest
 
 from shem.clock import SystemClock
 from shem.devnet.runtime.base import CommandError, DeployOptions
+from shem.devnet.runtime.init import files
 from shem.devnet.runtime.sandbox import SandboxFactory
 from shem.errors import ConfigError
 
@@ -126,6 +129,28 @@ def test_environment_and_volumes_of_the_deploy_are_there(level):
     assert level.run(scenario, options) == (0, "ever\nseen\n/golem/more\nx\n", "")
 
 
+def test_a_command_inherits_nothing_of_the_node(level, monkeypatch, heard):
+    monkeypatch.setenv("YAGNA_APPKEY", "node-secret")
+    code = (
+        "import os; print(sorted(os.environ)); print(os.listdir('/proc/self/fd'));"
+        "print(os.getsid(0) == os.getpid())"
+    )
+
+    async def scenario(sandbox):
+        await sandbox.run("python3", ["-c", code], heard)
+        # A second one, started while the first one's output is still there to be inherited.
+        await sandbox.run("/bin/sh", ["-c", "sleep 5 & exit 0"], heard)
+        await sandbox.run("python3", ["-c", "import os; print(os.listdir('/proc/self/fd'))"], heard)
+
+    level.run(scenario)
+    names, descriptors, leads, later = heard.text().splitlines()
+    expected = {"HOME", "HOSTNAME", "LANG", "LOGNAME", "PATH", "USER"}
+    assert expected <= set(eval(names)) <= {*expected, "TMPDIR", "LC_CTYPE"}
+    # The last one is the listing itself.
+    assert descriptors == later == "['0', '1', '2', '3']"
+    assert leads == "True"
+
+
 def test_the_deploy_result_names_the_volumes_and_the_isolation(level, spec):
     async def scenario():
         sandbox = await level.factory.create(spec("abcd"))
@@ -209,8 +234,9 @@ def test_nothing_is_written_outside_of_the_volumes(level, path):
 
 @pytest.fixture
 def outside():
-    """A directory of the host whose path means nothing inside."""
-    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as path:
+    """A directory of the host whose path means nothing inside, as one below /tmp does."""
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if here.is_relative_to("/tmp") else here) as path:
         yield Path(path)
 
 
@@ -234,27 +260,25 @@ def test_neither_links_nor_dots_lead_the_node_out_of_the_sandbox(level, outside)
     assert [path.name for path in outside.iterdir()] == ["secret"]
 
 
-def test_a_link_of_the_hosts_directories_leads_nowhere_when_it_is_swapped_in_late(plain, outside):
+def test_a_link_of_the_hosts_directories_leads_nowhere_when_it_is_swapped_in_late(tmp_path):
     """Without namespaces a path is resolved first; a link put in its way afterwards must not be followed."""
-    from shem.devnet.runtime.init import files
-
-    real = outside / "volume" / "dir"
+    real = tmp_path / "volume" / "dir"
     real.mkdir(parents=True)
-    (outside / "secret").mkdir()
+    (tmp_path / "secret").mkdir()
     resolve = os.path.realpath
 
     def resolve_then_swap(path):
         found = resolve(path)
         real.rmdir()
-        real.symlink_to(outside / "secret")
+        real.symlink_to(tmp_path / "secret")
         return found
 
-    volume = str(outside / "volume")
+    volume = str(tmp_path / "volume")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os.path, "realpath", resolve_then_swap)
-        with pytest.raises(OSError, match="Not a directory|symbolic links"):
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
             files.open_file(f"{volume}/dir/x", write=True, readable=[volume], writable=[volume])
-    assert list((outside / "secret").iterdir()) == []
+    assert list((tmp_path / "secret").iterdir()) == []
 
 
 def test_a_link_inside_the_volumes_is_followed(level):
@@ -304,7 +328,7 @@ def test_cancelling_a_command_kills_it_and_everything_below_it(level):
     async def scenario(sandbox):
         line = f"sleep {marker} & (sleep {marker} & setsid sleep {marker} & sleep {marker}); wait"
         command = asyncio.ensure_future(sandbox.run("/bin/sh", ["-c", line], lambda *_: None))
-        await level.until(lambda: len([p for p in level.pids_of(marker)]) >= 5)
+        await level.until(lambda: len(level.pids_of(marker)) >= 5)
         command.cancel()
         with pytest.raises(asyncio.CancelledError):
             await command
@@ -338,7 +362,7 @@ def test_every_process_dies_and_every_file_goes(level, spec, how):
 
 def test_very_deep_directories_are_removed_too(level):
     async def scenario(sandbox):
-        code = "import os\nfor _ in range(1500):\n    os.mkdir('long-directory-name'); os.chdir('long-directory-name')"
+        code = "import os\nfor _ in range(1500):\n    os.mkdir('directory-name'); os.chdir('directory-name')"
         return await sandbox.run("python3", ["-c", code], lambda *_: None)
 
     before = set(Path(level.factory._root).iterdir())
@@ -702,3 +726,19 @@ def test_nothing_outlives_a_node_that_is_killed(level, child):
             node.kill()
             if int(child_pid):
                 os.kill(int(child_pid), signal.SIGKILL)
+
+
+def test_a_node_that_is_killed_while_nothing_runs_leaves_no_directory(isolated):
+    code = (
+        "import sys, time\n"
+        "from shem.clock import SystemClock\n"
+        "from shem.devnet.runtime.sandbox import SandboxFactory\n"
+        "factory = SandboxFactory(clock=SystemClock())\n"
+        "print(factory._root, flush=True); time.sleep(20)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as node:
+        root = Path(node.stdout.readline().strip())
+        there = root.exists()
+        node.kill()
+        asyncio.run(isolated.until(lambda: not root.exists()))
+    assert there

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from shem.devnet.refusals import bad_request
+from shem.devnet.refusals import UnreadableBody, bad_request
 from shem.devnet.routes.keyring import KEYRING
 from shem.errors import BadRequest
 from shem.ids import NodeId
@@ -119,7 +119,7 @@ async def _content(request: web.Request) -> bytes:
     try:
         return await request.read()
     except (web.RequestPayloadError, zlib.error, ValueError) as error:
-        raise bad_request(call_of(request), f"the body cannot be read: {error}") from error
+        raise UnreadableBody(call_of(request), 400, f"the body cannot be read: {error}") from error
 
 
 def _convert(request: web.Request, content: bytes, kind: type[T]) -> T:

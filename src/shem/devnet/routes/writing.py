@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from shem.devnet.allocations import AllocationProblem
+from shem.devnet.refusals import UnreadableBody
 from shem.errors import NodeError, Unauthorized
 
 
@@ -49,7 +50,10 @@ def refusal(error: NodeError) -> web.Response:
         return web.Response(
             body=msgspec.json.encode(problem), status=status, content_type="application/problem+json"
         )
-    return answer({"message": error.message}, status)
+    response = answer({"message": error.message}, status)
+    if isinstance(error, UnreadableBody):
+        response.force_close()
+    return response
 
 
 def _plain(value: Any) -> Any:

@@ -82,8 +82,8 @@ class SandboxFactory:
         self._sandboxes: set[Sandbox] = set()
         self._count = 0
         self._closed = False
-        self._spawner = Spawner()
         self._root = _make_common_directory(clock)
+        self._spawner = Spawner(self._root)
         try:
             obstacle = "as asked for" if plain else self._try_namespaces()
         except BaseException:

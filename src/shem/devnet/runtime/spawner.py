@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,10 +20,12 @@ _PATIENCE = 5.0
 class Spawner:
     """One fork server at most; a new one takes the place of one that was killed. Needs no event loop.
 
-    The server is only written to. Activities do not depend on it once they are forked.
+    The server is only written to. Activities do not depend on it once they are forked. After a node that died
+    it removes `directory`, when it is empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._last_number = 0
@@ -49,6 +52,8 @@ class Spawner:
     def close(self) -> None:
         """End the server, not its keepers. Idempotent; `spawn` starts a new one."""
         if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._send({"leave": True})
             self._sock.close()
             self._sock = None
         if self._process is not None:
@@ -65,8 +70,9 @@ class Spawner:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
+                own = [str(theirs.fileno()), str(os.getpid()), self._directory]
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-B", str(_PROGRAM), str(theirs.fileno()), str(os.getpid())],
+                    [sys.executable, "-I", "-S", "-B", str(_PROGRAM), *own],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Start of the program: ``python -I -S -B …/runtime/init FD NODE``, its socket and the node's pid."""
+"""Start of the program: ``python -I -S -B …/runtime/init FD NODE DIRECTORY``; see `server.main`."""
 
 import sys
 from pathlib import Path
@@ -8,4 +8,4 @@ if __name__ == "__main__":
     # The package is found under its last name here, so that shem itself is never imported.
     from init.server import main  # type: ignore[import-not-found]
 
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

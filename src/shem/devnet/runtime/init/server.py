@@ -1,8 +1,8 @@
 """The fork server: makes a keeper for each activity, from a process that has everything loaded already.
 
 Starting Python takes some 25 ms and more, forking a small one that runs takes one. The node only ever writes
-to the server: ``{"fork": NUMBER}`` with the activity's socket, and ``{"kill": NUMBER}`` for a keeper that
-does not end.
+to the server: ``{"fork": NUMBER}`` with the activity's socket, ``{"kill": NUMBER}`` for a keeper that does
+not end, and ``{"leave": true}`` before it closes the socket of its own will.
 """
 
 from __future__ import annotations
@@ -23,13 +23,22 @@ if sys.platform == "linux":
     from . import mounts, syscalls  # noqa: F401  # loaded here once instead of in every activity
 
 
-def main(control: int, node: int) -> NoReturn:
-    """Serve until the node with this process id closes its end of the socket, or dies."""
+def main(control: int, node: int, directory: str) -> NoReturn:
+    """Serve until the node closes its end of the socket, or dies.
+
+    Args:
+        control: descriptor of the server's end.
+        node: the node's process id.
+        directory: the common directory of all activities, to be removed after a node that died.
+    """
     sock = socket.socket(fileno=control)
     sock.set_inheritable(False)
     os.umask(0o022)
     channel = BlockingChannel(sock)
-    node_fd = _watch(node)
+    try:
+        node_fd = _watch(node)
+    except ProcessLookupError:
+        _leave(directory)
     wake_read, wake_write = os.pipe()
     for fd in (wake_read, wake_write):
         os.set_blocking(fd, False)
@@ -45,18 +54,18 @@ def main(control: int, node: int) -> NoReturn:
             if fd == wake_read:
                 os.read(wake_read, 4096)
                 _reap(keepers)
-            elif fd == node_fd:
-                os._exit(0)
-            else:
-                messages = channel.receive()
-                if messages is None:
-                    os._exit(0)
-                for message, fds in messages:
-                    _obey(message, fds, keepers, (channel.fileno(), wake_read, wake_write), node_fd)
+                continue
+            messages = None if fd == node_fd else channel.receive()
+            if messages is None:
+                _leave(directory)
+            for message, fds in messages:
+                _obey(message, fds, keepers, (channel.fileno(), wake_read, wake_write), node_fd)
 
 
 def _watch(node: int) -> int | None:
     """A descriptor that becomes readable when the node dies; None where the system has no such thing.
+
+    Raises `ProcessLookupError` when it is dead already.
 
     The end of a socket tells as much, but not while a process that the node has forked holds the other end,
     too.
@@ -66,17 +75,26 @@ def _watch(node: int) -> int | None:
     try:
         fd = os.pidfd_open(node)
     except ProcessLookupError:
-        os._exit(1)
+        raise
     except OSError:
         return None
     if os.getppid() != node:
-        os._exit(1)
+        raise ProcessLookupError
     return fd
+
+
+def _leave(directory: str) -> NoReturn:
+    """The node died. While activities are left, the directory is for the last one's keeper to remove."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+    os._exit(0)
 
 
 def _obey(
     message: Message, fds: list[int], keepers: dict[int, int], own_fds: tuple[int, ...], node_fd: int | None
 ) -> None:
+    if "leave" in message:
+        os._exit(0)
     if "kill" in message:
         pid = keepers.get(message["kill"])
         if pid is not None:

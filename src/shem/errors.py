@@ -138,9 +138,17 @@ class NodeError(ShemError):
 
 
 class NodeUnavailable(NodeError):
-    """The node cannot be reached, cut the connection, or did not answer in time."""
+    """The node cannot be reached, cut the connection, or did not answer in time.
+
+    Attributes:
+        unsent: whether the call surely never reached the node, so that repeating it is safe.
+    """
 
     hint = "is it running, and is YAGNA_API_URL right?"
+
+    def __init__(self, call: str, status: int | None, message: str, *, unsent: bool = False) -> None:
+        super().__init__(call, status, message)
+        self.unsent = unsent
 
     def __str__(self) -> str:
         return f"{self.call}: no answer from the node: {self.message}; {self.hint}"

@@ -7,6 +7,7 @@ below imports this module.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,10 +20,11 @@ from shem.bus import Bus, Listener, Subscription
 from shem.clock import Clock, SystemClock
 from shem.config import NodeAddress, PaymentSettings, embedded_node, subnet_from
 from shem.engine.engine import Engine, EngineSettings
+from shem.engine.market import Market
 from shem.engine.payment import Account
 from shem.engine.strategy import LeastExpensive, Strategy
 from shem.errors import ConfigError, ServiceDefinitionError
-from shem.events import BusEvent, NodeChosen, StepSkipped
+from shem.events import BusEvent, NodeChosen
 from shem.ids import ClusterId
 from shem.log import get_logger, redactor
 from shem.payload import ImageRegistry, Payload
@@ -39,6 +41,8 @@ T = TypeVar("T", bound=Service)
 
 #: How long a service is rented for unless told otherwise.
 DEFAULT_EXPIRATION = timedelta(hours=3)
+#: How long a `run_service` that is under way may hold up the end of the run, in seconds.
+OPENING_SECONDS = 30.0
 #: Providers refuse agreements that end sooner (contract 4.6).
 SHORTEST_EXPIRATION = timedelta(minutes=5)
 
@@ -102,6 +106,9 @@ class Golem:
         self._engine: Engine | None = None
         self._clusters: list[Cluster[Service]] = []
         self._ending: asyncio.Task[None] | None = None
+        # Held while it starts or ends, so that neither happens in the middle of the other.
+        self._life = asyncio.Lock()
+        self._openings: set[asyncio.Future[None]] = set()
 
     # --- life
 
@@ -125,22 +132,23 @@ class Golem:
         """
         if self._stack is not None:
             raise ConfigError("this Golem has been started already")
-        self._bus = Bus()
         stack = self._stack = AsyncExitStack()
-        try:
-            stack.push_async_callback(self._bus.close)
-            self._bus.listen(_log_event, name="log")
-            for listener, kinds in self._listeners:
-                self._bus.listen(listener, *kinds)
-            api, registry = await self._connect(stack)
-            engine = Engine(api, self._settings, clock=self._clock, bus=self._bus, registry=registry)
-            stack.push_async_callback(engine.stop)
-            await engine.start()
-            self._engine = engine
-        except BaseException:
-            self._stack = self._engine = None
-            await stack.aclose()
-            raise
+        async with self._life:
+            self._bus = Bus()
+            try:
+                stack.push_async_callback(self._bus.close)
+                self._bus.listen(_log_event, name="log")
+                for listener, kinds in self._listeners:
+                    self._bus.listen(listener, *kinds)
+                api, registry = await self._connect(stack)
+                engine = Engine(api, self._settings, clock=self._clock, bus=self._bus, registry=registry)
+                stack.push_async_callback(engine.stop)
+                await engine.start()
+                self._engine = engine
+            except BaseException:
+                self._stack = self._engine = None
+                await stack.aclose()
+                raise
 
     async def _connect(self, stack: AsyncExitStack) -> tuple[YagnaApi, ImageRegistry | None]:
         if self._api is not None:
@@ -184,7 +192,8 @@ class Golem:
                 # Leaving agreements open would cost the user money: hurry up, but see it through.
                 cancelled = request
                 self.stop_now()
-        self._ending = None
+        if self._ending is ending:
+            self._ending = None
         ending.result()
         if cancelled is not None:
             raise cancelled
@@ -195,14 +204,18 @@ class Golem:
             cluster.stop_now()
 
     async def _end(self) -> None:
-        stack, self._stack = self._stack, None
-        assert stack is not None
-        try:
-            reports = await asyncio.gather(*(cluster.close() for cluster in self._clusters))
-            for step in (step for report in reports for step in report.skipped):
-                self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason="over its time budget"))
-        finally:
-            await stack.aclose()
+        async with self._life:
+            stack, self._stack = self._stack, None
+            if stack is None:
+                # The start that was waited for has failed, and left nothing behind.
+                return
+            try:
+                clusters = asyncio.gather(*(cluster.close() for cluster in self._clusters))
+                if self._openings:
+                    await asyncio.wait(self._openings, timeout=OPENING_SECONDS)
+                await clusters
+            finally:
+                await stack.aclose()
 
     @property
     def operative(self) -> bool:
@@ -243,38 +256,55 @@ class Golem:
         Raises `ConfigError` or `ServiceDefinitionError` for arguments that make no sense, before anything is
         rented, and `NodeError` where the node refuses the demand.
         """
-        engine = self._need_engine()
+        self._need_engine()
         check_service_class(service_class)
         params = params_for(num_instances, instance_params)
-        for one in params[:1]:
-            make_service(service_class, one)
         expires = self._expires(expiration)
         _need_positive(
             start_timeout=start_timeout, stop_timeout=stop_timeout, unresponsive_grace=unresponsive_grace
         )
-        wanted = payload if payload is not None else await payload_of(service_class, params[0])
-        market = await engine.open_market(wanted, expires)
+        _need_kind(Payload, payload=payload)
+        _need_kind(RestartPolicy, restart=restart)
+        _need_kind(Probe, probe=probe)
+        settings = Supervision(
+            respawn_unstarted=respawn_unstarted_instances,
+            restart=restart or RestartPolicy(),
+            probe=probe,
+            start_timeout=start_timeout,
+            stop_timeout=stop_timeout,
+            unresponsive_grace=unresponsive_grace,
+        )
+        services = [make_service(service_class, one) for one in params]
+        wanted = payload if payload is not None else await payload_of(services[0])
+        engine = self._need_engine()
+        market = await self._open_market(engine, wanted, expires)
         cluster = Cluster(
             ClusterId(self._clock.unique_id()[:8]),
             service_class,
             wanted,
             engine,
             market,
-            settings=Supervision(
-                respawn_unstarted=respawn_unstarted_instances,
-                restart=restart or RestartPolicy(),
-                probe=probe,
-                start_timeout=start_timeout,
-                stop_timeout=stop_timeout,
-                unresponsive_grace=unresponsive_grace,
-            ),
+            settings=settings,
             clock=self._clock,
             bus=self._bus,
         )
         self._clusters.append(cluster)  # type: ignore[arg-type]  # only asked to end
-        cluster.announce(len(params))
-        cluster.spawn_instances(instance_params=params)
+        cluster.begin(params, services)
         return cluster
+
+    async def _open_market(self, engine: Engine, payload: Payload, expires: datetime) -> Market:
+        """A market that the end of the run knows of, whichever comes first."""
+        opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._openings.add(opening)
+        try:
+            market = await engine.open_market(payload, expires)
+            if not self.operative:
+                await market.close()
+                raise ConfigError("this Golem was stopped before the service could be run")
+            return market
+        finally:
+            self._openings.discard(opening)
+            opening.set_result(None)
 
     def _need_engine(self) -> Engine:
         if self._engine is None or not self.operative:
@@ -287,7 +317,10 @@ class Golem:
             return now + DEFAULT_EXPIRATION
         if not isinstance(expiration, datetime | timedelta):
             raise ConfigError(f"expiration must be a datetime or a timedelta, not {expiration!r}")
-        when = now + expiration if isinstance(expiration, timedelta) else expiration
+        try:
+            when = now + expiration if isinstance(expiration, timedelta) else expiration
+        except OverflowError:
+            raise ConfigError(f"expiration {expiration} is beyond the end of all calendars") from None
         if when.tzinfo is None:
             raise ConfigError(f"expiration {when} has no time zone; use datetime.now(timezone.utc) + …")
         if when <= now:
@@ -332,24 +365,23 @@ def check_service_class(service_class: object) -> None:
     check_handlers(service_class)
 
 
-async def payload_of(service_class: type[Service], params: Params) -> Payload:
-    """What a class wants to rent. Raises `ServiceDefinitionError` where it does not say."""
-    get_payload = service_class.get_payload
-    wanted: object
-    if isinstance(_raw(service_class, "get_payload"), staticmethod | classmethod):
-        wanted = await get_payload()
-    else:
-        wanted = await make_service(service_class, params).get_payload()
+async def payload_of(service: Service) -> Payload:
+    """What a service wants to rent. Raises `ServiceDefinitionError` where it does not say."""
+    wanted: object = service.get_payload()
+    if inspect.isawaitable(wanted):
+        wanted = await wanted
     if isinstance(wanted, Payload):
         return wanted
     raise ServiceDefinitionError(
-        f"{service_class.__name__}.get_payload() gave {wanted!r}; return a payload such as "
+        f"{type(service).__name__}.get_payload() gave {wanted!r}; return a payload such as "
         f"`await vm.repo(image_hash=…)`, or pass `payload=` to run_service"
     )
 
 
-def _raw(cls: type, name: str) -> object:
-    return next((base.__dict__[name] for base in cls.__mro__ if name in base.__dict__), None)
+def _need_kind(kind: type, **values: object) -> None:
+    for name, value in values.items():
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{name} must be a shem.{kind.__name__}, not {value!r}")
 
 
 def _need_positive(**seconds: object) -> None:

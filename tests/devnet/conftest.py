@@ -1,8 +1,8 @@
 """A node in virtual time, and a devnet on a real port, each with a requestor before it.
 
 `in_world(main, …)` runs ``main(world)`` in a simulated loop, `serve(main, …)` runs ``main(http)`` over
-sockets; `World` and `Http` have short cuts for the steps of a rental. `ScriptedRuntime` does what the names of
-its commands say.
+sockets; `World` and `Http` have short cuts for the steps of a rental. `ScriptedRuntime` does what the names
+of its commands say.
 """
 
 from __future__ import annotations

@@ -318,6 +318,19 @@ def test_an_idle_agreement_is_watched_again_after_its_last_activity(in_world):
     in_world(main)
 
 
+def test_the_time_before_an_activity_does_not_count_as_idleness_after_it(in_world):
+    async def main(w):
+        agreement_id = await w.agreement()
+        await asyncio.sleep(10)
+        activity_id = await w.api.create_activity(agreement_id, timeout=5)
+        await asyncio.sleep(70)
+        await w.api.destroy_activity(activity_id, timeout=5)
+        await asyncio.sleep(60)
+        assert await state(w, agreement_id) == "Approved"
+
+    in_world(main)
+
+
 def test_the_provider_ends_an_agreement_at_the_expiration_of_the_work(in_world):
     async def main(w):
         agreement_id, activity_id = await w.activity(w.demand_spec(ahead=400))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shem.devnet import commands
-from shem.devnet.commands import Deploy, Run, ScriptError, Start, Terminate, Transfer
+from shem.devnet.commands import BadScript, Deploy, Run, Start, Terminate, Transfer
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -56,13 +56,13 @@ def test_both_spellings_of_a_capture_format_are_understood(name):
     ],
 )
 def test_a_bad_script_is_refused_with_the_place_of_the_offender(script, said):
-    with pytest.raises(ScriptError, match=said):
+    with pytest.raises(BadScript, match=said):
         commands.read(script)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "7", '"x"', "[" * 100_000, "[1e999999]"])
 def test_a_text_that_is_no_list_is_refused(text):
-    with pytest.raises(ScriptError):
+    with pytest.raises(BadScript):
         commands.read(commands.decode(text))
 
 
@@ -70,7 +70,7 @@ def test_a_text_that_is_no_list_is_refused(text):
 def test_any_json_list_is_read_or_refused_with_a_script_error(script):
     try:
         steps = commands.read(commands.decode(json.dumps(script)))
-    except ScriptError:
+    except BadScript:
         return
     assert [step.raw for step in steps] == script
 
@@ -79,5 +79,5 @@ def test_any_json_list_is_read_or_refused_with_a_script_error(script):
 def test_any_text_is_decoded_or_refused_with_a_script_error(text):
     try:
         assert isinstance(commands.decode(text), list)
-    except ScriptError as error:
+    except BadScript as error:
         assert str(error)

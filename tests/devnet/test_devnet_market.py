@@ -149,6 +149,27 @@ def test_a_demand_lives_for_an_hour_and_then_ends_its_poll(in_world):
     in_world(main)
 
 
+def test_no_agreement_comes_of_a_draft_whose_demand_has_expired(in_world):
+    async def main(w):
+        _, draft = await w.draft(w.demand_spec(ahead=1700))
+        await asyncio.sleep(3601)
+        with pytest.raises(BadRequest, match="Expired"):
+            await w.api.create_agreement(draft.proposal_id, w.valid_to())
+
+    in_world(main)
+
+
+def test_a_draft_outlives_the_withdrawal_of_its_demand(in_world):
+    async def main(w):
+        demand_id, draft = await w.draft()
+        await w.api.unsubscribe(demand_id)
+        agreement_id = await w.api.create_agreement(draft.proposal_id, w.valid_to())
+        await w.api.confirm_agreement(agreement_id, "s")
+        await w.api.wait_for_approval(agreement_id, timeout=5)
+
+    in_world(main)
+
+
 def test_the_reply_to_a_counter_proposal_is_a_draft_that_names_ours(in_world):
     async def main(w):
         spec = w.demand_spec()

@@ -117,9 +117,9 @@ class Activities:
         """
         call = f"DELETE {ROOT}/activity/{activity_id}"
         activity = self._find(call, who, activity_id)
+        self._require_reachable(call, activity)
         if not activity.alive:
             return
-        self._require_reachable(call, activity)
         self.end(activity, "destroyed by the requestor")
         if not await activity.bell.until(lambda: not activity.alive, timeout):
             raise timed_out(call)
@@ -141,7 +141,7 @@ class Activities:
         activity = self._find(call, who, activity_id)
         try:
             steps = script.read(commands)
-        except script.ScriptError as error:
+        except script.BadScript as error:
             raise bad_request(call, str(error)) from error
         await self._answer_of(call, activity, timeout)
         if not activity.alive or activity.ending is not None or activity.state is ActivityState.NEW:
@@ -197,16 +197,14 @@ class Activities:
         """Where an activity is; still answered when it has ended. Raises `NotFound`, `NodeFailure`."""
         call = f"GET {ROOT}/activity/{activity_id}/state"
         activity = self._find(call, who, activity_id)
-        if activity.alive:
-            self._require_reachable(call, activity)
+        self._require_reachable(call, activity)
         return activity.document()
 
     def usage(self, who: NodeId, activity_id: ActivityId) -> wire.ActivityUsage:
         """What an activity has used. Raises `NotFound`, `NodeFailure`."""
         call = f"GET {ROOT}/activity/{activity_id}/usage"
         activity = self._find(call, who, activity_id)
-        if activity.alive:
-            self._require_reachable(call, activity)
+        self._require_reachable(call, activity)
         return wire.ActivityUsage(
             timestamp=int(self._clock.now().timestamp()), current_usage=activity.usage()
         )
@@ -255,7 +253,7 @@ class Activities:
             task.cancel()
         activity.ending = self._background.spawn(self._end(activity), f"end {activity.id}")
         if abruptly:
-            MACHINE.fire(activity, ActivityEvent.DESTROY, Cause(Actor.PROVIDER, reason))
+            self._terminate(activity, reason)
         activity.bell.ring()
 
     def hang(self, activity: Activity) -> None:
@@ -325,8 +323,12 @@ class Activities:
         activity.freeze()
         if activity.has_runtime:
             await self._destroy(activity, activity.runtime)
-        MACHINE.fire(activity, ActivityEvent.DESTROY, Cause(Actor.PROVIDER))
+        self._terminate(activity)
         self.hosts[activity.agreement.provider].activity_ended(activity)
+
+    def _terminate(self, activity: Activity, reason: str = "") -> None:
+        if MACHINE.fire(activity, ActivityEvent.DESTROY, Cause(Actor.PROVIDER, reason)):
+            activity.end_known = self.hosts[activity.agreement.provider].reachable
 
     async def _destroy(self, activity: Activity, runtime: Runtime) -> None:
         try:
@@ -365,7 +367,8 @@ class Activities:
         return batch
 
     def _require_reachable(self, call: str, activity: Activity) -> None:
-        if not self.hosts[activity.agreement.provider].reachable:
+        """Raise `NodeFailure` where only the provider could answer, and cannot be reached."""
+        if not activity.end_known and not self.hosts[activity.agreement.provider].reachable:
             raise unreachable(call, f"/net/{activity.agreement.provider}/activity/{activity.id}")
 
     async def _answer_of(self, call: str, activity: Activity, timeout: float) -> None:

@@ -38,6 +38,7 @@ class Activity:
     Attributes:
         birth: the task that makes its runtime.
         ending: the task that ends it, once somebody wants it ended.
+        end_known: whether its requestor knows that it has ended, and so is told without asking the provider.
         silent: whether its reports do not get through, so that nothing it does is noticed.
         reason, error_message: why it ended, where it did not end as asked.
     """
@@ -50,6 +51,7 @@ class Activity:
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.birth: asyncio.Task[None] | None = None
         self.ending: asyncio.Task[None] | None = None
+        self.end_known = False
         self.silent = False
         self.timers: list[Timer] = []
         self.reason: str | None = None

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 
-class ScriptError(ValueError):
+class BadScript(ValueError):
     """A text that is no exe script."""
 
 
@@ -103,28 +103,28 @@ class Step:
 
 
 def decode(text: str) -> list[Any]:
-    """The commands in a script's JSON text, not checked yet. Raises `ScriptError`."""
+    """The commands in a script's JSON text, not checked yet. Raises `BadScript`."""
     try:
         commands = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise ScriptError(f"the script is no JSON: {error}") from error
+        raise BadScript(f"the script is no JSON: {error}") from error
     if not isinstance(commands, list):
-        raise ScriptError(f"the script is {type(commands).__name__}, expected a list of commands")
+        raise BadScript(f"the script is {type(commands).__name__}, expected a list of commands")
     return commands
 
 
 def read(commands: Sequence[Any]) -> list[Step]:
-    """A script from its decoded JSON. Raises `ScriptError` with the place of the offender."""
+    """A script from its decoded JSON. Raises `BadScript` with the place of the offender."""
     return [_read(index, raw) for index, raw in enumerate(commands)]
 
 
 def _read(index: int, raw: Any) -> Step:
     if not isinstance(raw, dict) or len(raw) != 1:
-        raise ScriptError(f"command {index}: expected an object with one key, the command's name")
+        raise BadScript(f"command {index}: expected an object with one key, the command's name")
     ((name, fields),) = raw.items()
     kind = _KINDS.get(name)
     if kind is None:
-        raise ScriptError(f"command {index}: unknown command {name!r}; known are {', '.join(_KINDS)}")
+        raise BadScript(f"command {index}: unknown command {name!r}; known are {', '.join(_KINDS)}")
     given = (
         {key: value for key, value in fields.items() if value is not None}
         if isinstance(fields, dict)
@@ -133,7 +133,7 @@ def _read(index: int, raw: Any) -> Step:
     try:
         command = msgspec.convert({} if given is None else given, kind)
     except msgspec.ValidationError as error:
-        raise ScriptError(f"command {index} ({name}): {error}") from error
+        raise BadScript(f"command {index} ({name}): {error}") from error
     if isinstance(command, Run) and command.capture is not None:
         _check_captures(index, command.capture)
     return Step(command, raw)
@@ -145,7 +145,7 @@ def _check_captures(index: int, captures: Captures) -> None:
             if limits is None:
                 continue
             if limits.format not in _FORMATS:
-                raise ScriptError(f"command {index}: unknown capture format {limits.format!r}")
+                raise BadScript(f"command {index}: unknown capture format {limits.format!r}")
             sizes = (limits.head, limits.tail, limits.head_tail, limits.limit)
             if any(size is not None and size < 0 for size in sizes):
-                raise ScriptError(f"command {index}: a capture limit is negative")
+                raise BadScript(f"command {index}: a capture limit is negative")

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shem import props
 from shem.devnet.activity import Activity
 from shem.devnet.agreements import Agreement
 from shem.devnet.background import Timer
+from shem.devnet.money import rounded
 from shem.devnet.negotiation import seconds_until
 from shem.devnet.offers import cost
 from shem.devnet.parts import NodeParts
@@ -24,23 +25,32 @@ from shem.yagna import models as wire
 #: When an invoice is due where no payment time-out was negotiated.
 DEFAULT_PAYMENT_TIMEOUT: Final = 24 * 3600.0
 
-#: Does something as soon as messages get through to the requestor.
-WhenReachable = Callable[..., None]
+
+class Biller(Protocol):
+    """The provider, as its engagements see it."""
+
+    @property
+    def wallet(self) -> str:
+        """The address that bills are to be paid to."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether messages get through to the requestor."""
+
+    @property
+    def bill_factor(self) -> Decimal:
+        """By what the cost is multiplied in bills; 1 for an honest provider."""
+
+    def when_reachable(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call something as soon as messages get through to the requestor."""
 
 
 class Engagement:
-    """One approved agreement, from the provider's side.
+    """One approved agreement, from the provider's side."""
 
-    Args:
-        wallet: the address that bills are to be paid to.
-        when_reachable: called with a function and its arguments; calls it when the provider is connected.
-    """
-
-    def __init__(
-        self, parts: NodeParts, agreement: Agreement, wallet: str, when_reachable: WhenReachable
-    ) -> None:
+    def __init__(self, parts: NodeParts, agreement: Agreement, biller: Biller) -> None:
         self.agreement = agreement
-        self._parts, self._wallet, self._when_reachable = parts, wallet, when_reachable
+        self._parts, self._biller = parts, biller
         terms = agreement.draft.properties
         self._coeffs: list[float] = terms[props.LINEAR_COEFFS]
         self._interval = float(terms.get(props.DEBIT_NOTE_INTERVAL, parts.timings.debit_note_interval))
@@ -88,7 +98,7 @@ class Engagement:
         if timer is not None:
             timer.cancel()
         if activity.id in self._bills:
-            self._when_reachable(self._write_note, activity)
+            self._biller.when_reachable(self._write_note, activity)
         if self._over:
             self._maybe_invoice()
         else:
@@ -107,7 +117,7 @@ class Engagement:
     # --- deadlines ------------------------------------------------------------------------------------
 
     def _after(self, delay: float, callback: Callable[..., None], *args: Any) -> Timer:
-        timer = self._parts.background.later(delay, self._when_reachable, callback, *args)
+        timer = self._parts.background.later(delay, self._biller.when_reachable, callback, *args)
         self._timers.append(timer)
         return timer
 
@@ -115,7 +125,7 @@ class Engagement:
         if not self._live:
             self._idle = self._parts.background.later(
                 self._parts.timings.no_activity,
-                self._when_reachable,
+                self._biller.when_reachable,
                 self._terminate_if_idle,
             )
 
@@ -141,16 +151,19 @@ class Engagement:
 
     def _interval_passed(self, activity: Activity) -> None:
         self._arm_note(activity)
-        self._when_reachable(self._write_note, activity)
+        # What cannot be sent now is covered by the next note: they are cumulative.
+        if self._biller.reachable:
+            self._write_note(activity)
 
     def _write_note(self, activity: Activity) -> None:
         usage = activity.usage()
-        amount = max(cost(self._coeffs, usage), self._bills[activity.id])
+        cost_so_far = rounded(cost(self._coeffs, usage) * self._biller.bill_factor)
+        amount = max(cost_so_far, self._bills[activity.id])
         self._bills[activity.id] = amount
         note = self._parts.documents.issue_note(
             self.agreement,
             activity.id,
-            payee=self._wallet,
+            payee=self._biller.wallet,
             amount=amount,
             usage=usage,
             payment_due=self._due_date(activity),
@@ -169,7 +182,7 @@ class Engagement:
     def _maybe_invoice(self) -> None:
         if not self._live and self._bills:
             self._parts.background.later(
-                self._parts.timings.invoice, self._when_reachable, self._write_invoice
+                self._parts.timings.invoice, self._biller.when_reachable, self._write_invoice
             )
 
     def _write_invoice(self) -> None:
@@ -180,7 +193,7 @@ class Engagement:
         self._parts.documents.issue_invoice(
             self.agreement,
             list(self._bills),
-            payee=self._wallet,
+            payee=self._biller.wallet,
             amount=sum(self._bills.values(), Decimal(0)),
             payment_due=self._parts.clock.now() + timedelta(seconds=due),
         )

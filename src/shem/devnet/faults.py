@@ -6,12 +6,14 @@ Providers are named by node id or name. An unknown name or id is a `LookupError`
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 
 from shem.devnet.activities import Activities
 from shem.devnet.activity import Activity
 from shem.devnet.agreements import Agreements
 from shem.devnet.provider import Provider
 from shem.ids import ActivityId, AgreementId
+from shem.lifecycle import AgreementState
 from shem.yagna import models as wire
 
 
@@ -35,19 +37,25 @@ class Faults:
         """A provider rejects the next `count` agreements."""
         self._provider(provider).refusing = count
 
+    def pad_bills(self, provider: str, factor: Decimal) -> None:
+        """A provider multiplies the cost by `factor` in the bills that it writes from now on."""
+        self._provider(provider).bill_factor = factor
+
     def terminate_agreement(
         self, agreement_id: AgreementId, message: str = "Terminated by order", code: str = "Shutdown"
     ) -> bool:
-        """The provider ends an agreement; `code` is its ``golem.provider.code``.
+        """The provider ends an agreement, or will when it is connected again.
 
-        Returns False where the agreement is not approved, or not any more.
+        `code` is its ``golem.provider.code``. Returns whether the agreement was ended by this now.
         """
         agreement = self._agreements.get(agreement_id)
         if agreement is None:
             raise LookupError(f"no agreement {agreement_id}")
-        return self._agreements.terminate_by_provider(
+        was_approved = agreement.state is AgreementState.APPROVED
+        self._provider(agreement.provider).terminate(
             agreement, wire.Reason(message=message, provider_code=code)
         )
+        return was_approved and agreement.ended
 
     def kill_activity(self, activity_id: ActivityId, reason: str = "killed by order") -> None:
         """An activity dies abruptly; harmless where it has ended."""

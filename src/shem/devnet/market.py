@@ -70,7 +70,7 @@ class Offer:
 
 @dataclass(slots=True, eq=False)
 class Demand:
-    """What a requestor has published, and the events that it has not fetched yet."""
+    """What a requestor has published, its negotiations, and the events that it has not fetched yet."""
 
     id: DemandId
     owner: NodeId
@@ -79,6 +79,7 @@ class Demand:
     timestamp: datetime
     subscribed: bool = True
     expired: bool = False
+    proposals: list[Proposal] = field(default_factory=list)
     events: deque[wire.DemandEvent] = field(default_factory=deque)
     bell: Bell = field(default_factory=Bell)
     lifetime: Timer | None = None
@@ -363,6 +364,7 @@ class Market:
             previous,
         )
         self._proposals[proposal.id] = proposal
+        demand.proposals.append(proposal)
         return proposal
 
     def _check_match(
@@ -388,6 +390,9 @@ class Market:
 
     def _expire(self, demand: Demand) -> None:
         demand.expired = True
+        for proposal in demand.proposals:
+            if proposal.state in (ProposalState.INITIAL, ProposalState.DRAFT):
+                proposal.state = ProposalState.EXPIRED
         self._close(demand)
 
     def _close(self, demand: Demand) -> None:

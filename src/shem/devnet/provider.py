@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 from shem import props
@@ -39,18 +40,20 @@ class Provider:
         reachable: whether messages get through between it and the requestors. While they do not, what it
             wants to say waits.
         refusing: how many of the next agreements it will reject.
+        bill_factor: by what it multiplies the cost in its bills.
     """
 
     def __init__(self, parts: NodeParts, settings: ProviderSettings, name: str, node_id: NodeId, wallet: str):
         self.name, self.node_id, self.wallet, self.settings = name, node_id, wallet, settings
         self.reachable = True
         self.refusing = 0
+        self.bill_factor = Decimal(1)
         self.bell = Bell()
         self._parts = parts
         self._offer: Offer | None = None
         self._engagements: dict[AgreementId, Engagement] = {}
         self._running: dict[AgreementId, Engagement] = {}
-        self._postponed: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._postponed: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._sent_away: dict[DemandId, Demand] = {}
 
     def publish(self) -> None:
@@ -72,19 +75,23 @@ class Provider:
     def countered(self, proposal: Proposal) -> None:
         """A requestor answered a proposal: reply a little later."""
         self._parts.background.later(
-            self._parts.timings.counter_reply, self._when_reachable, self._reply, proposal
+            self._parts.timings.counter_reply, self.when_reachable, self._reply, proposal
         )
 
     def confirmed(self, agreement: Agreement) -> None:
         """A requestor sent an agreement: decide a little later."""
         self._parts.background.later(
-            self._parts.timings.approval, self._when_reachable, self._decide, agreement
+            self._parts.timings.approval, self.when_reachable, self._decide, agreement
         )
 
     def ended(self, agreement: Agreement) -> None:
         """An agreement reached a final state."""
         if agreement.id in self._engagements:
-            self._when_reachable(self._close, agreement)
+            self.when_reachable(self._close, agreement)
+
+    def terminate(self, agreement: Agreement, reason: wire.Reason) -> None:
+        """End an agreement from this side, as soon as messages get through; harmless where it has ended."""
+        self.when_reachable(self._parts.agreements.terminate_by_provider, agreement, reason)
 
     def _reply(self, proposal: Proposal) -> None:
         answer = negotiate(proposal.offer.properties, proposal.properties, self._parts.clock.now())
@@ -103,7 +110,7 @@ class Provider:
             busy = self._send_away(agreement.draft.demand)
             self._parts.agreements.reject(agreement, wire.Reason(message=busy.message))
         elif self._parts.agreements.approve(agreement):
-            engagement = Engagement(self._parts, agreement, self.wallet, self._when_reachable)
+            engagement = Engagement(self._parts, agreement, self)
             self._engagements[agreement.id] = self._running[agreement.id] = engagement
             engagement.begin()
 
@@ -176,7 +183,8 @@ class Provider:
                 self._parts.market.propose(self._offer, demand)
         _log.info("provider_recovered", provider=self.name)
 
-    def _when_reachable(self, callback: Callable[..., None], *args: Any) -> None:
+    def when_reachable(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call something now, or as soon as messages get through again."""
         if self.reachable:
             callback(*args)
         else:

@@ -54,7 +54,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         if request.path not in _OPEN_PATHS:
             request.app[KEYRING].owner(request)
-        if request.app[_NODE].closed:
+        # Reading is harmless, and event polls must never be answered by a 5xx (contract 1.3).
+        if request.app[_NODE].closed and request.method != "GET":
             raise NodeFailure(call_of(request), 503, "the node is stopping")
         return await handler(request)
     except NodeError as error:

@@ -9,6 +9,7 @@ Source: contract 3.6, 5.4.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO, Protocol
@@ -121,6 +122,7 @@ async def _download(service: Service) -> AsyncIterator[bytes]:
             raise TransferError(f"the requestor sent no content at byte {offset} of {size}")
         yield content
         offset += len(content)
+        await asyncio.sleep(0)
 
 
 async def _upload(service: Service, reader: BinaryIO) -> None:
@@ -135,6 +137,8 @@ async def _upload(service: Service, reader: BinaryIO) -> None:
 async def _pieces(reader: BinaryIO) -> AsyncIterator[bytes]:
     while piece := reader.read(CHUNK_SIZE):
         yield piece
+        # Nothing else in a copy need ever wait, and a large file must not keep the loop to itself.
+        await asyncio.sleep(0)
 
 
 def _service(url: str, gsb: Gsb) -> Service:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from shem.bus import Bus
 from shem.clock import Clock
 from shem.engine.agreement import Agreement
-from shem.engine.polling import persist
+from shem.engine.polling import insist, persist
 from shem.errors import ActivityRefused, Gone, NodeError, NotFound
 from shem.events import ActivityCreated, ActivityEnded
 from shem.ids import ActivityId, NodeId
@@ -234,8 +234,12 @@ async def create_activity(
 ) -> Activity:
     """Create an activity under an approved agreement. Raises `ActivityRefused`."""
     try:
-        # Never repeated: a call whose answer was lost may have made one, which the agreement's end destroys.
-        activity_id = await api.create_activity(agreement.id, timeout=CREATE_SECONDS)
+        # A call whose answer was lost may have made one, which the agreement's end destroys.
+        activity_id = await insist(
+            lambda: api.create_activity(agreement.id, timeout=CREATE_SECONDS),
+            clock=clock,
+            within=CREATE_SECONDS,
+        )
     except NodeError as error:
         raise ActivityRefused(
             agreement.provider_id, agreement.provider_name, f"no activity: {error}"

@@ -10,11 +10,11 @@ from typing import Final, TypeAlias
 
 from shem.bus import Bus
 from shem.clock import Clock
-from shem.engine.cleanup import see_through
+from shem.engine.cleanup import Leftovers, make, see_through
 from shem.engine.polling import POLL_SECONDS, persist
 from shem.engine.strategy import Offer
 from shem.engine.terms import Terms
-from shem.errors import AgreementRefused, Gone, NodeError
+from shem.errors import AgreementRefused, Gone, NodeError, NodeUnavailable
 from shem.events import AgreementEnded, AgreementFailed, AgreementSigned
 from shem.ids import AgreementId, AppSessionId, NodeId
 from shem.lifecycle import AGREEMENT, Actor, AgreementEvent, AgreementState, Cause, Machine, Move
@@ -86,9 +86,10 @@ class Agreements:
         clock: Clock,
         bus: Bus,
         since: datetime,
+        leftovers: Leftovers,
         pace: SigningPace | None = None,
     ) -> None:
-        self._api, self._session = api, session
+        self._api, self._session, self._leftovers = api, session, leftovers
         self._clock, self._bus, self._pace = clock, bus, pace or SigningPace()
         self._after = since
         self._live: dict[AgreementId, Agreement] = {}
@@ -129,36 +130,44 @@ class Agreements:
 
     async def _make(self, draft: Offer, valid_for: timedelta) -> Agreement:
         valid_to = self._clock.now() + valid_for
-        making = asyncio.get_running_loop().create_task(
-            self._api.create_agreement(draft.proposal.proposal_id, valid_to),
-            name=f"make an agreement with {draft.provider_id}",
+        # Where a lost answer hides a success the second call is refused; nobody knows that agreement then,
+        # but it costs nothing, since it was never sent to the provider.
+        agreement_id = await persist(
+            lambda: self._create(draft, valid_to),
+            clock=self._clock,
+            within=self._pace.approval,
+            on=(NodeUnavailable,),
         )
-        try:
-            await asyncio.wait([making])
-        except asyncio.CancelledError:
-            await see_through(
-                "take back an agreement while it was made",
-                self._unmake(making, draft),
-                within=self._pace.end,
-                clock=self._clock,
-                bus=self._bus,
-            )
-            raise
-        return Agreement(making.result(), draft)
+        return Agreement(agreement_id, draft)
 
-    async def _unmake(self, making: asyncio.Task[AgreementId], draft: Offer) -> None:
-        try:
-            agreement = Agreement(await making, draft)
-        except NodeError:
-            return
-        await self._take_back(agreement)
+    async def _create(self, draft: Offer, valid_to: datetime) -> AgreementId:
+        return await make(
+            f"make an agreement with {draft.provider_id}",
+            lambda: self._api.create_agreement(draft.proposal.proposal_id, valid_to),
+            lambda agreement_id: self._take_back(Agreement(agreement_id, draft)),
+            within=self._pace.end,
+            clock=self._clock,
+            bus=self._bus,
+        )
 
     async def _confirm(self, agreement: Agreement) -> None:
         async with asyncio.timeout(self._pace.approval):
-            await self._api.confirm_agreement(agreement.id, self._session)
+            await persist(
+                lambda: self._send(agreement),
+                clock=self._clock,
+                within=self._pace.approval,
+                on=(NodeUnavailable,),
+            )
             agreement.fire(AgreementEvent.CONFIRM, Cause(Actor.ENGINE, "sent to the provider"))
             await persist(lambda: self._approval(agreement), clock=self._clock, within=self._pace.approval)
         agreement.fire(AgreementEvent.APPROVE, Cause(Actor.PROVIDER, "approved"))
+
+    async def _send(self, agreement: Agreement) -> None:
+        try:
+            await self._api.confirm_agreement(agreement.id, self._session)
+        except Gone:
+            # Sent before, and the answer was lost; or it has ended. Waiting for the approval will tell.
+            return
 
     async def _approval(self, agreement: Agreement) -> None:
         try:
@@ -171,13 +180,18 @@ class Agreements:
         """See to it that an agreement nobody wants costs nothing, even if it was approved meanwhile."""
         if agreement.state in AGREEMENT.final:
             return
-        await see_through(
-            f"take back {agreement.subject}",
-            self._take_back(agreement),
-            within=self._pace.end,
-            clock=self._clock,
-            bus=self._bus,
-        )
+        step = f"take back {agreement.subject}"
+        try:
+            await see_through(
+                step,
+                self._take_back(agreement),
+                within=self._pace.end,
+                clock=self._clock,
+                bus=self._bus,
+            )
+        finally:
+            if agreement.state not in AGREEMENT.final:
+                self._leftovers.add(step, lambda: self._take_back(agreement))
 
     async def _take_back(self, agreement: Agreement) -> None:
         reason = Reason(message="No longer needed", requestor_code="Cancelled")

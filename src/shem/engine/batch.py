@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import msgspec
 
 from shem.clock import Clock
 from shem.engine.activity import Activity
-from shem.engine.polling import Backoff, pause_unless
+from shem.engine.polling import Backoff, insist, pause_unless
 from shem.errors import (
     ActivityGone,
     CommandFailed,
@@ -127,7 +128,9 @@ class Batch:
         backoff = Backoff(self._clock)
         while True:
             try:
-                return await self._api.execute(self._activity.id, wire)
+                return await insist(
+                    lambda: self._api.execute(self._activity.id, wire), clock=self._clock, within=math.inf
+                )
             except NodeError as error:
                 await self._look_after(error)
                 if not isinstance(error, NodeFailure) or backoff.attempts >= 3:

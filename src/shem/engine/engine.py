@@ -19,7 +19,7 @@ from shem.clock import Clock
 from shem.config import PaymentSettings
 from shem.engine.activity import DESTROY_SECONDS, Activity, create_activity
 from shem.engine.agreement import Agreement, Agreements, SigningPace
-from shem.engine.cleanup import see_through
+from shem.engine.cleanup import Leftovers, see_through
 from shem.engine.lease import ActivityLease
 from shem.engine.liveness import Liveness, LivenessPace
 from shem.engine.market import Market, MarketPace
@@ -82,8 +82,15 @@ class Engine:
         self._clock, self._bus, self._registry = clock, bus, registry
         self.session = AppSessionId(clock.unique_id())
         since = clock.now() - CLOCK_SKEW
+        self._leftovers = Leftovers(clock)
         self.agreements = Agreements(
-            api, self.session, clock=clock, bus=bus, since=since, pace=settings.signing
+            api,
+            self.session,
+            clock=clock,
+            bus=bus,
+            since=since,
+            leftovers=self._leftovers,
+            pace=settings.signing,
         )
         self.payments = Payments(
             api,
@@ -134,7 +141,8 @@ class Engine:
         """
         try:
             if not self._stopping and self._tasks:
-                await self._settle(self._settings.invoices_within)
+                within = self._settings.invoices_within
+                await asyncio.gather(self._leftovers.close(within), self._settle(within))
         finally:
             self._stopping = True
             tasks, self._tasks = self._tasks, []
@@ -184,6 +192,7 @@ class Engine:
             platform=self.payments.platform,
             expires=expires,
             strategy=self._settings.strategy,
+            leftovers=self._leftovers,
             clock=self._clock,
             bus=self._bus,
             pace=self._settings.market,
@@ -228,17 +237,28 @@ class Engine:
         # First, so that nobody finds it gone while it is being destroyed.
         if activity in self._activities:
             self._activities.remove(activity)
-        destroyed = activity.state is ActivityState.TERMINATED or await self._see_through(
-            f"destroy {activity.subject}", activity.destroy(), within=DESTROY_SECONDS + 5
+        destroyed = activity.state is ActivityState.TERMINATED or await self._give_back(
+            f"destroy {activity.subject}", activity.destroy, within=DESTROY_SECONDS + 5
         )
         return await self._end_agreement(lease.agreement, reason) and destroyed
 
     async def _end_agreement(self, agreement: Agreement, reason: Reason) -> bool:
-        return await self._see_through(
+        return await self._give_back(
             f"end {agreement.subject}",
-            self.agreements.end(agreement, reason),
+            lambda: self.agreements.end(agreement, reason),
             within=self._settings.signing.end + 5,
         )
+
+    async def _give_back(
+        self, step: str, work: Callable[[], Coroutine[Any, Any, None]], within: float
+    ) -> bool:
+        done = False
+        try:
+            done = await self._see_through(step, work(), within=within)
+        finally:
+            if not done:
+                self._leftovers.add(step, work)
+        return done
 
     async def _look_at_activities(self, agreement: Agreement) -> Callable[[], None]:
         """An agreement was ended by its provider: learn what that did to its activities.

@@ -18,6 +18,7 @@ from typing import Any
 from shem import props
 from shem.bus import Bus
 from shem.clock import Clock
+from shem.engine.cleanup import Leftovers, make
 from shem.engine.polling import POLL_SECONDS, persist, poll_for_ever
 from shem.engine.strategy import Offer, Strategy
 from shem.engine.terms import Terms, UnusableTerms
@@ -43,6 +44,8 @@ class MarketPace:
     """How long a counter-proposal may take to be posted."""
     withdraw: float = 5.0
     """How long the demand's withdrawal may take."""
+    renew: float = 60.0
+    """How old a demand is at least before it is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Market:
         platform: str,
         expires: datetime,
         strategy: Strategy,
+        leftovers: Leftovers,
         clock: Clock,
         bus: Bus,
         pace: MarketPace | None = None,
@@ -82,8 +86,10 @@ class Market:
         self.demand = DemandSpec(properties=dict(properties), constraints=props.all_of(constraints))
         self.expires = expires
         self._api, self._platform, self._strategy = api, platform, strategy
+        self._leftovers = leftovers
         self._clock, self._bus, self._pace = clock, bus, pace or MarketPace()
         self._demand_id: DemandId | None = None
+        self._published_at = 0.0
         self._drafts: list[_Candidate] = []
         self._taken: Counter[NodeId] = Counter()
         self._first_draft_at: float | None = None
@@ -114,12 +120,29 @@ class Market:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._withdraw()
 
+    async def renew(self) -> None:
+        """Withdraw the demand, unless it is young; the poll publishes it anew.
+
+        That brings new offers, also of providers whose earlier ones came to nothing.
+        """
+        if self._clock.monotonic() - self._published_at >= self._pace.renew:
+            await self._withdraw()
+
     async def _publish(self) -> None:
-        self._demand_id = await persist(
-            lambda: self._api.subscribe(self.demand), clock=self._clock, within=self._pace.answer
-        )
+        self._demand_id = await persist(self._subscribe, clock=self._clock, within=self._pace.answer)
+        self._published_at = self._clock.monotonic()
         self._bus.emit(
             DemandPublished(at=self._clock.now(), demand=self._demand_id, constraints=self.demand.constraints)
+        )
+
+    async def _subscribe(self) -> DemandId:
+        return await make(
+            "publish the demand",
+            lambda: self._api.subscribe(self.demand),
+            self._unsubscribe,
+            within=self._pace.answer,
+            clock=self._clock,
+            bus=self._bus,
         )
 
     async def _withdraw(self) -> None:
@@ -128,13 +151,15 @@ class Market:
             return
         try:
             async with asyncio.timeout(self._pace.withdraw):
-                await persist(
-                    lambda: self._api.unsubscribe(demand_id), clock=self._clock, within=self._pace.withdraw
-                )
+                await self._unsubscribe(demand_id)
         except (NodeError, TimeoutError):
-            # The node drops a demand by itself within the hour, and nobody answers its offers any more.
-            pass
+            # Nobody answers its offers any more, so that is not worth a report.
+            self._leftovers.add(f"withdraw demand {demand_id}", lambda: self._unsubscribe(demand_id))
         self._bus.emit(DemandWithdrawn(at=self._clock.now(), demand=demand_id))
+
+    async def _unsubscribe(self, demand_id: DemandId) -> None:
+        with contextlib.suppress(NotFound):
+            await self._api.unsubscribe(demand_id)
 
     # --- negotiating
 

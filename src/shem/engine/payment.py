@@ -20,6 +20,7 @@ from shem.bus import Bus
 from shem.clock import Clock
 from shem.config import PaymentSettings
 from shem.engine.agreement import Agreement
+from shem.engine.cleanup import make
 from shem.engine.polling import PASSING, POLL_SECONDS, persist
 from shem.engine.terms import Terms
 from shem.errors import Gone, NodeError, PaymentError
@@ -45,6 +46,8 @@ from shem.yagna.models import (
 
 #: Seconds that one call to accept a document may take.
 ACCEPT_SECONDS = 30.0
+#: Seconds that `settle` waits for the invoice of an activity that perhaps never came to life.
+UNSURE_SECONDS = 5.0
 #: Seconds for giving the allocation back, with repetitions.
 RELEASE_SECONDS = 10.0
 #: How much longer than the run the allocation is kept, so that late invoices can still be paid.
@@ -72,8 +75,9 @@ class Tolerance:
 class Account:
     """What one agreement has cost, as far as is known. Amounts in GLM.
 
-    `notes` holds the latest accepted amount of each activity, `invoiced` the accepted invoice's. `closed` is
-    set once the invoice has been dealt with, one way or the other.
+    `notes` holds the latest accepted amount of each activity, `invoiced` the accepted invoice's. `unsure`
+    tells that some activity was asked for, but the answer was lost: it may never have come to life. `closed`
+    is set once the invoice has been dealt with, one way or the other.
     """
 
     agreement: AgreementId
@@ -83,6 +87,7 @@ class Account:
     notes: dict[ActivityId, Decimal] = field(default_factory=dict)
     invoiced: Decimal | None = None
     refused: str = ""
+    unsure: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -129,7 +134,14 @@ class Payments:
         )
         try:
             # Never repeated: a call whose answer was lost would leave the budget set aside twice.
-            self._allocation = await self._api.create_allocation(wanted)
+            self._allocation = await make(
+                "set the budget aside",
+                lambda: self._api.create_allocation(wanted),
+                lambda made: self._api.release_allocation(made.allocation_id),
+                within=RELEASE_SECONDS,
+                clock=self._clock,
+                bus=self._bus,
+            )
         except NodeError as error:
             raise PaymentError(
                 f"the node set no {self._settings.budget} GLM aside on {self._settings.platform}: {error}; "
@@ -214,14 +226,14 @@ class Payments:
     async def settle(self, within: float) -> Sequence[Account]:
         """Wait for the invoices of all agreements that had an activity; returns those that did not come."""
         owing = [a for a in self._accounts.values() if a.activities and not a.closed.is_set()]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                for account in owing:
-                    await account.closed.wait()
-        return [account for account in owing if not account.closed.is_set()]
+        unsure = [account for account in owing if account.unsure]
+        sure = [account for account in owing if not account.unsure]
+        await asyncio.gather(_closed(sure, within), _closed(unsure, min(within, UNSURE_SECONDS)))
+        return [account for account in sure if not account.closed.is_set()]
 
     async def look_for_activities(self, account: Account) -> None:
         """Learn of activities whose making was asked for, but never answered. Raises `NodeError`."""
+        account.unsure = True
         account.learn(*await self._api.activities_of(account.agreement))
 
     # --- documents
@@ -305,7 +317,7 @@ class Payments:
         amount = invoice.amount
         if invoice.status in _OPEN:
             if not set(invoice.activity_ids) <= set(account.activities):
-                await self.look_for_activities(account)
+                account.learn(*await self._api.activities_of(account.agreement))
             expected = sum(
                 [await self._expected(account, activity_id) for activity_id in account.activities], Decimal(0)
             )
@@ -371,3 +383,11 @@ class Payments:
             )
         )
         return False
+
+
+async def _closed(accounts: Sequence[Account], within: float) -> None:
+    """Wait until all accounts are closed, for at most so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            for account in accounts:
+                await account.closed.wait()

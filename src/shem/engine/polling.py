@@ -93,6 +93,23 @@ async def pause_unless(news: bool, asked_at: float, backoff: Backoff) -> None:
         await backoff.wait()
 
 
+async def insist(call: Callable[[], Awaitable[T]], *, clock: Clock, within: float) -> T:
+    """Make a call that must not be repeated once it may have had an effect: again while it cannot be sent.
+
+    Gives up after `within` seconds by raising the last failure.
+    """
+    backoff = Backoff(clock)
+    deadline = clock.monotonic() + within
+    while True:
+        try:
+            return await call()
+        except NodeUnavailable as error:
+            pause = backoff.next()
+            if not error.unsent or clock.monotonic() + pause >= deadline:
+                raise
+            await asyncio.sleep(pause)
+
+
 async def persist(
     call: Callable[[], Awaitable[T]],
     *,

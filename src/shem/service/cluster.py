@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -116,15 +116,31 @@ class Cluster(Generic[T]):
         Raises `ConfigError` where the numbers make no sense or the cluster has been stopped, and whatever the
         class's constructor raises; then nothing has been added.
         """
-        if self._supervisor.stopping.is_set():
+        if self._supervisor.stopping:
             raise ConfigError(f"cluster {self.id} has been stopped; run the service anew")
         params = params_for(num_instances, instance_params)
-        for one in params:
-            # Made twice, so that a constructor that fails does so before anything is added.
-            make_service(self.service_class, one)
-        first = len(self._params)
-        self._params += params
-        return [self._services[self._supervisor.add_slot().id] for _ in range(first, first + len(params))]
+        services = [make_service(self.service_class, one) for one in params]
+        self._fill(params, services)
+        return services
+
+    def begin(self, params: Sequence[Params], services: Sequence[T]) -> None:
+        """Begin, with a slot for each of some services that have just been made with these parameters."""
+        self._bus.emit(
+            ClusterStarted(
+                at=self._clock.now(),
+                cluster=self.id,
+                service=self.service_class.__name__,
+                slots=len(services),
+                expires=self.expiration,
+            )
+        )
+        self._fill(params, services)
+
+    def _fill(self, params: Sequence[Params], services: Sequence[T]) -> None:
+        for one, service in zip(params, services, strict=True):
+            self._params.append(one)
+            self._newborn = service
+            self._supervisor.add_slot()
 
     def _make(self, slot: Slot, replaces: Instance | None) -> Instance:
         service, self._newborn = self._newborn, None
@@ -153,18 +169,6 @@ class Cluster(Generic[T]):
         )
         return instance
 
-    def announce(self, slots: int) -> None:
-        """Tell the bus that the cluster begins, with so many slots."""
-        self._bus.emit(
-            ClusterStarted(
-                at=self._clock.now(),
-                cluster=self.id,
-                service=self.service_class.__name__,
-                slots=slots,
-                expires=self.expiration,
-            )
-        )
-
     # --- stopping
 
     def stop(self, reason: str = "the cluster was stopped") -> Stopping:
@@ -176,8 +180,6 @@ class Cluster(Generic[T]):
         if not self._stop_requested:
             self._stop_requested = True
             self._supervisor.stop_all(Cause(Actor.USER, reason))
-            if self._supervisor.idle:
-                self._idle()
         return Stopping(self._finish)
 
     def stop_now(self) -> Stopping:
@@ -187,26 +189,46 @@ class Cluster(Generic[T]):
         return stopping
 
     def stop_instance(self, service: T, reason: str = "the instance was stopped") -> Stopping:
-        """Stop one instance; its slot stays empty."""
+        """Stop one instance, in whatever state it is; its slot stays empty.
+
+        As with `stop`, awaiting the result is optional. Changes nothing where another instance has taken its
+        place. Raises `ConfigError` where it is none of this cluster's.
+        """
         instance = service.instance
         if not isinstance(instance, Instance) or instance.id not in self._services:
             raise ConfigError(f"{service!r} is no instance of cluster {self.id}")
-        self._supervisor.stop(instance, Cause(Actor.USER, reason))
+        slot = self._supervisor.stop(instance, Cause(Actor.USER, reason))
 
         async def report() -> StopReport:
-            await instance.wait_for(State.TERMINATED)
-            return StopReport()
+            if slot is None:
+                return StopReport()
+            self._refuse_handlers(instance)
+            await slot.wait_ended()
+            return StopReport(tuple(slot.skipped))
 
         return Stopping(report)
 
     async def _finish(self) -> StopReport:
+        self._refuse_handlers(*(slot.instance for slot in self._supervisor.slots))
         skipped = await self._supervisor.finished()
         await self._stopped.wait()
         return StopReport(tuple(skipped))
 
+    def _refuse_handlers(self, *instances: Instance) -> None:
+        """Refuse to let a `shutdown()` wait for its own end. (Other handlers are cancelled by the stop.)"""
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            return
+        for instance in instances:
+            if instance.runs_in(task):
+                raise WaitError(
+                    f"{instance.subject}: its own handler waits for it to be stopped, which would wait for "
+                    f"ever; call stop() without awaiting it"
+                )
+
     def _idle(self) -> None:
         """No slot is kept any more. A cluster that nobody has stopped may still get new ones."""
-        if self._supervisor.stopping.is_set() and not self._stopped.is_set():
+        if self._supervisor.stopping and not self._stopped.is_set():
             self._stopped.set()
             self._bus.emit(ClusterStopped(at=self._clock.now(), cluster=self.id))
 
@@ -227,6 +249,8 @@ class Cluster(Generic[T]):
         Raises `WaitError` once too few of them can get there, `TimeoutError` after `timeout` seconds.
         """
         wanted = frozenset(states)
+        if not wanted:
+            raise WaitError(f"{self!r}: wait_until() needs at least one state")
         needed = len(self._params) if count is None else count
         news = self._bus.feed(InstanceMoved, SlotEnded, where=lambda event: event.cluster == self.id)
         try:
@@ -275,9 +299,13 @@ def params_for(num_instances: int | None, instance_params: Iterable[Params] | No
     if instance_params is None:
         return [{} for _ in range(1 if num_instances is None else num_instances)]
     params: list[Params] = []
+    if not isinstance(instance_params, Iterable):
+        raise ConfigError(f"instance_params must be mappings, one for each instance, not {instance_params!r}")
     for one in instance_params:
         if num_instances is not None and len(params) == num_instances:
             break
+        if not isinstance(one, Mapping):
+            raise ConfigError(f"instance_params: item {len(params)} is no mapping, but {one!r}")
         params.append(dict(one))
     if num_instances is not None and len(params) < num_instances:
         raise ConfigError(f"instance_params holds {len(params)} items for {num_instances} instances")

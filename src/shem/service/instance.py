@@ -244,6 +244,10 @@ class Instance:
         """Wait for the ``on_<state>`` hooks called so far."""
         await self._hooks.drain()
 
+    def runs_in(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether a task is one of its handlers' own."""
+        return self._driver.runs_in(task)
+
     # --- being watched
 
     @property
@@ -288,7 +292,7 @@ class Instance:
             raise WaitError(f"{self.subject}: wait_for() needs at least one state")
         if self.state in wanted:
             return self.state
-        if self._driver.runs_in(asyncio.current_task()):
+        if self.runs_in(asyncio.current_task()):
             raise WaitError(
                 f"{self.subject}: its own handler waits for {_names(wanted)}, which would wait for ever"
             )

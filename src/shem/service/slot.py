@@ -20,19 +20,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from shem.bus import Bus
 from shem.clock import Clock
 from shem.engine.engine import Engine
 from shem.engine.lease import ActivityLease
 from shem.engine.market import Market
-from shem.errors import NodeError, NoOffers, ProvisionError, blame_of
-from shem.events import Phase, SlotEnded
+from shem.errors import (
+    ActivityRefused,
+    AgreementRefused,
+    HandlerTimeout,
+    NodeUnavailable,
+    NoOffers,
+    ProviderSilent,
+    ProvisionError,
+    blame_of,
+)
+from shem.events import Phase, SlotEnded, StepSkipped
 from shem.ids import ClusterId, NodeId
 from shem.lifecycle import Actor, Cause, Event, State
 from shem.log import get_logger
 from shem.script import Script
+from shem.service.driver import cut_short
 from shem.service.instance import Instance
 from shem.service.policy import Attempts, PenaltyBox, RestartPolicy
 from shem.service.probe import Probe
@@ -72,25 +82,23 @@ class SlotMaster(Protocol):
     """What a slot needs of the supervisor that keeps it."""
 
     @property
-    def stopping(self) -> asyncio.Event:
-        """Set once nothing is to be started any more."""
-
-    @property
     def in_a_hurry(self) -> bool:
         """Whether nobody waits for `shutdown()` any more."""
 
     def make(self, slot: Slot, replaces: Instance | None) -> Instance:
         """A new instance for a slot."""
 
-    def release(self, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
+    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
         """Begin to give a lease back; the supervisor owns the task."""
-
-    def skipped(self, step: str) -> None:
-        """A step of an orderly end was given up."""
 
 
 class Slot:
-    """One slot. `instance` is the one it holds now, or held last; `ended` tells that no other will follow."""
+    """One slot.
+
+    Attributes:
+        instance: the one it holds now, or held last.
+        skipped: steps of an orderly end that were given up, and why.
+    """
 
     def __init__(
         self,
@@ -109,14 +117,17 @@ class Slot:
         self._engine, self._market, self._settings = engine, market, settings
         self._box, self._clock, self._bus = box, clock, bus
         self._attempts = Attempts(settings.restart, clock)
-        self.ended = False
+        self._searches = 0
+        self._stopping = asyncio.Event()
+        self._over = asyncio.Event()
+        self.skipped: list[str] = []
         self.instance = master.make(self, None)
 
     async def keep(self) -> None:
         """Keep the slot filled, for as long as policy says and nobody stops it."""
         try:
             reason = await self._keep()
-        except BaseException as error:
+        except Exception as error:  # a bug; whatever it is, no instance may stay in a state that is not true
             self._end(f"by a bug in shem: {error!r}")
             raise
         self._end(reason)
@@ -125,6 +136,9 @@ class Slot:
         while True:
             try:
                 await self._see_through(self.instance)
+            except Exception as error:  # as above
+                self._abandon(self.instance, error)
+                raise
             finally:
                 await self._hand_back(self.instance)
             why_not = self._no_replacement(self.instance)
@@ -136,20 +150,52 @@ class Slot:
             self.instance = self._master.make(self, self.instance)
 
     def _end(self, reason: str) -> None:
-        self.ended = True
+        self._over.set()
         self._bus.emit(
             SlotEnded(at=self._clock.now(), cluster=self._cluster_id, slot=self.number, reason=reason)
         )
+
+    def _abandon(self, instance: Instance, error: Exception) -> None:
+        """Nobody looks after an instance any more, and its activity is given back: end it."""
+        reason = f"given back, because a bug in shem ended its supervision: {error!r}"
+        instance.fire(Event.ACTIVITY_LOST, Cause(Actor.PROVIDER, reason, error))
+        if instance.state is State.PENDING:
+            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, reason, error))
+
+    # --- its end
+
+    @property
+    def ended(self) -> bool:
+        """Whether no other instance will follow, and everything has been given back."""
+        return self._over.is_set()
+
+    async def wait_ended(self) -> None:
+        """Wait for that."""
+        await self._over.wait()
+
+    def stop(self, cause: Cause) -> None:
+        """Stop the instance, in whatever state it is; no other follows."""
+        self._stopping.set()
+        self.instance.notice_loss()
+        self.instance.fire(Event.SHUTDOWN, cause)
+
+    def hurry(self) -> None:
+        """Do not wait for `shutdown()` any more."""
+        if self.instance.state is State.STOPPING:
+            self._cut_short(self.instance)
+
+    def skip(self, step: str, reason: str) -> None:
+        """A step of an orderly end is given up."""
+        self.skipped.append(f"{step}: {reason}")
+        self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason=reason))
+
+    # --- policy
 
     def _no_replacement(self, instance: Instance) -> str | None:
         """Why the slot is not filled again, None where it is; empty where nobody would expect it to be."""
         policy = self._settings.restart
         last = instance.records[-1]
-        stopped = any(
-            record.event is Event.SHUTDOWN and record.cause.actor is not Actor.HANDLER
-            for record in instance.records
-        )
-        if self._master.stopping.is_set() or stopped or policy.on == "never":
+        if self._stopping.is_set() or policy.on == "never":
             return ""
         failed = instance.error is not None or any(r.event in _FAILURES for r in instance.records)
         if not any(record.dest is State.RUNNING for record in instance.records):
@@ -159,14 +205,14 @@ class Slot:
         if failed and not policy.worth_retrying(instance.error):
             return f"{blame_of(instance.error).value} errors are not tried again: {instance.error}"
         if not self._attempts.left:
-            return f"{policy.attempts} failures within {policy.per:g} s, the last by {last.cause}"
+            return f"it was tried again {self._attempts.failures} times within {policy.per:g} s: {last.cause}"
         return None
 
     def may_retry(self, instance: Instance, error: BaseException | None) -> bool:
         """Whether a start that failed shall be tried on another provider (see `StartPolicy`)."""
         return (
             self._settings.respawn_unstarted
-            and not self._master.stopping.is_set()
+            and not self._stopping.is_set()
             and self._settings.restart.worth_retrying(error)
             and self._attempts.left
         )
@@ -181,22 +227,22 @@ class Slot:
                     await self._provision(instance, seq)
                 case State.STARTING:
                     if not await self._moved(instance, seq, self._settings.start_timeout):
-                        late = TimeoutError(f"start() took longer than {self._settings.start_timeout:g} s")
+                        limit = self._settings.start_timeout
+                        late = HandlerTimeout(f"start() took longer than {limit:g} s")
                         instance.start_failed("start() overran its budget", late)
                 case State.RUNNING:
                     await self._watch_running(instance, seq)
                 case State.STOPPING:
-                    if not await self._moved(
-                        instance, seq, 0.0 if self._master.in_a_hurry else self._settings.stop_timeout
-                    ):
-                        self.cut_short(instance)
+                    budget = 0.0 if self._master.in_a_hurry else self._settings.stop_timeout
+                    if not await self._moved(instance, seq, budget):
+                        self._cut_short(instance)
                 case State.UNRESPONSIVE:
                     grace = self._settings.unresponsive_grace
                     instance.expects = f"given up unless it answers within {grace:g} s"
                     if not await self._moved(instance, seq, grace):
-                        late = TimeoutError(f"the provider was silent for {grace:g} s more")
+                        silent = ProviderSilent(f"the provider was silent for {grace:g} s more")
                         instance.fire(
-                            Event.UNRESPONSIVE_TIMEOUT, Cause(Actor.CLOCK, "the grace period is over", late)
+                            Event.UNRESPONSIVE_TIMEOUT, Cause(Actor.CLOCK, "the grace period is over", silent)
                         )
                 case State.TERMINATED:
                     return
@@ -258,33 +304,35 @@ class Slot:
             self._engine.acquire(self._market, avoid=self._avoid(), progress=instance.set_phase),
             name=f"acquire for {instance.id}",
         )
+        await self._race(acquiring, instance, seq)
+        # What it has got on its way it gives back itself; that takes a bounded time.
+        await asyncio.wait([acquiring])
+        if acquiring.cancelled():
+            return
+        error = acquiring.exception()
+        if error is None and instance.state is State.PENDING:
+            self._run_on(instance, acquiring.result())
+        elif error is None:
+            # It came when nobody wanted it any more.
+            unwanted = Reason(message="No longer needed", requestor_code="Cancelled")
+            self._master.release(self, acquiring.result(), unwanted)
+        elif instance.state is State.PENDING:
+            await self._provision_failed(instance, seq, error)
+
+    async def _race(self, work: asyncio.Task[Any], instance: Instance, seq: int) -> None:
+        """Wait until the work is done or the instance has moved, and then cancel the other."""
         moving = asyncio.get_running_loop().create_task(
             instance.moved_since(seq), name=f"stop of {instance.id}"
         )
         try:
-            await asyncio.wait({acquiring, moving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, moving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            work.cancel()
             moving.cancel()
-            if not acquiring.done():
-                acquiring.cancel()
-            await asyncio.gather(acquiring, moving, return_exceptions=True)
-            if instance.state is not State.PENDING or not _succeeded(acquiring):
-                self._drop_late(acquiring)
-        if instance.state is not State.PENDING:
-            return
-        if _succeeded(acquiring):
-            self._run_on(instance, acquiring.result())
-        else:
-            await self._provision_failed(instance, seq, acquiring.exception())
-
-    def _drop_late(self, acquiring: asyncio.Task[ActivityLease]) -> None:
-        """A lease that came when nobody wanted it any more goes back at once."""
-        if _succeeded(acquiring):
-            self._master.release(
-                acquiring.result(), Reason(message="No longer needed", requestor_code="Cancelled")
-            )
+            await asyncio.wait([moving])
 
     def _run_on(self, instance: Instance, lease: ActivityLease) -> None:
+        self._searches = 0
         lease.on_contact(lambda contact, reason: self._contact(instance, lease, contact, reason))
         instance.run_on(lease, Cause(Actor.ENGINE, f"activity on {lease.provider_name or lease.provider_id}"))
         # After RunService, so that a loss known by now is told to an instance that can take it.
@@ -310,44 +358,72 @@ class Slot:
             instance.fire(event, Cause(Actor.PROBE, reason))
 
     async def _prepare_retry(self, instance: Instance, seq: int) -> bool:
-        """A start has failed: clean up after it and wait a little. False where a stop came meanwhile."""
-        await instance.handlers_finished()
+        """A start has failed: clean up and wait a little. False where the instance moved meanwhile."""
+        await self._handlers_finished(instance)
         lease = instance.lease
         assert isinstance(lease, ActivityLease)
         instance.give_up_lease()
         cause = instance.records[-1].cause
         self._penalise(lease.provider_id)
         self._master.release(
-            lease, Reason(message=f"Start failed: {cause}"[:500], requestor_code="Cancelled")
+            self, lease, Reason(message=f"Start failed: {cause}"[:500], requestor_code="Cancelled")
         )
         self._attempts.failed()
         pause = self._attempts.pause()
         instance.set_phase(Phase.WAITING, f"{pause:.1f} s before the next provider is tried")
-        try:
-            async with asyncio.timeout(instance.budgets.reset):
-                await instance.service.reset()
-        except Exception as error:  # reset() is the user's code: whatever it raises ends the start
-            if instance.state is State.PENDING:
-                instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "reset() raised", error))
-            return False
+        await self._reset(instance, seq)
         return not await self._moved(instance, seq, pause)
 
-    async def _provision_failed(self, instance: Instance, seq: int, error: BaseException | None) -> None:
-        provider = getattr(error, "provider_id", None)
-        if provider is not None:
-            self._penalise(NodeId(provider))
-        elif isinstance(error, NoOffers):
-            self._attempts.failed()
-        elif not isinstance(error, NodeError | ProvisionError):
+    async def _reset(self, instance: Instance, seq: int) -> None:
+        """Let the service forget the failed start; one that cannot is not started again."""
+        budget = instance.budgets.reset
+
+        async def reset() -> None:
+            async with asyncio.timeout(budget):
+                await instance.service.reset()
+
+        resetting = asyncio.get_running_loop().create_task(reset(), name=f"{instance.id} reset()")
+        await self._race(resetting, instance, seq)
+        _done, late = await asyncio.wait([resetting], timeout=instance.budgets.cleanup)
+        if late:
+            self.skip(f"reset() of {instance.id}", "it does not end")
+            await cut_short(late)
+            return
+        if resetting.cancelled() or (error := resetting.exception()) is None:
+            return
+        if instance.state is State.PENDING:
+            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "reset() raised", error))
+
+    async def _provision_failed(self, instance: Instance, seq: int, error: BaseException) -> None:
+        if not isinstance(error, ProvisionError):
             _log.error("acquiring_failed_by_a_bug", instance=instance.id, error=repr(error))
             instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "no activity could be had", error))
             return
-        if isinstance(error, NoOffers) and not self.may_retry(instance, error):
-            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "no provider was found", error))
+        if isinstance(error, AgreementRefused | ActivityRefused) and not isinstance(
+            error.__cause__, NodeUnavailable
+        ):
+            self._penalise(NodeId(error.provider_id))
+        if self._gives_up_search(error):
+            instance.fire(Event.START_FAILED, Cause(Actor.SUPERVISOR, "no activity could be had", error))
             return
         pause = self._attempts.pause()
         instance.set_phase(Phase.WAITING, f"{pause:.1f} s, after: {error}")
+        if isinstance(error, NoOffers):
+            await self._market.renew()
         await self._moved(instance, seq, pause)
+
+    def _gives_up_search(self, error: ProvisionError) -> bool:
+        """Whether an activity is looked for in vain. A refused agreement does not count: it costs nothing."""
+        again = self._settings.respawn_unstarted and not self._stopping.is_set()
+        if isinstance(error, NoOffers):
+            # Each search takes so long that a limit per period of time would never be reached.
+            self._searches += 1
+            return not again or self._searches >= self._settings.restart.attempts
+        if isinstance(error, ActivityRefused):
+            again = again and self._attempts.left
+            self._attempts.failed()
+            return not again
+        return False
 
     def _avoid(self) -> frozenset[NodeId]:
         return self._box.inside() if self._settings.restart.where == "other" else frozenset()
@@ -358,34 +434,34 @@ class Slot:
     # --- the end of an instance
 
     async def _hand_back(self, instance: Instance) -> None:
-        """Give back what an instance holds; says which handlers were still at work."""
-        for name in await instance.handlers_finished():
-            self._master.skipped(f"clean-up of {name}")
+        """Give back what an instance holds, and wait until nothing of it is at work any more."""
+        await self._handlers_finished(instance)
         lease = instance.lease
         if isinstance(lease, ActivityLease):
             instance.give_up_lease()
             instance.set_phase(Phase.RELEASING)
-            await asyncio.wait([self._master.release(lease, _reason_of(instance))])
+            await asyncio.wait([self._master.release(self, lease, _reason_of(instance))])
+        instance.phase = None
         await instance.hooks_finished()
 
-    def cut_short(self, instance: Instance) -> None:
+    async def _handlers_finished(self, instance: Instance) -> None:
+        for name in await instance.handlers_finished():
+            self.skip(f"clean-up of {name}", "it took too long")
+
+    def _cut_short(self, instance: Instance) -> None:
         """Wait for `shutdown()` no longer."""
-        reason = "stopped again" if self._master.in_a_hurry else "shutdown() overran its budget"
-        self._master.skipped(f"shutdown() of {instance.id}: {reason}")
-        late = TimeoutError(f"shutdown() did not end: {reason}")
-        instance.fire(Event.SERVICE_ERROR, Cause(Actor.CLOCK, reason, late))
+        reason = "nobody waits for it" if self._master.in_a_hurry else "it overran its budget"
+        self.skip(f"shutdown() of {instance.id}", reason)
+        late = HandlerTimeout(f"shutdown() did not end: {reason}")
+        instance.fire(Event.SERVICE_ERROR, Cause(Actor.CLOCK, "shutdown() was cut short", late))
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._master.stopping.wait()
+                await self._stopping.wait()
         except TimeoutError:
             return False
         return True
-
-
-def _succeeded(task: asyncio.Task[ActivityLease]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _reason_of(instance: Instance) -> Reason:

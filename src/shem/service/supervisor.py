@@ -11,7 +11,7 @@ from shem.engine.engine import Engine
 from shem.engine.lease import ActivityLease
 from shem.engine.market import Market
 from shem.ids import ClusterId
-from shem.lifecycle import Actor, Cause, Event, State
+from shem.lifecycle import Actor, Cause
 from shem.log import get_logger
 from shem.service.instance import Instance
 from shem.service.policy import PenaltyBox
@@ -31,7 +31,7 @@ class Supervisor:
     """Keeps the slots of one cluster.
 
     Attributes:
-        stopping: set once nothing is to be started any more.
+        stopping: whether nothing is to be started any more.
         in_a_hurry: whether nobody waits for `shutdown()` any more.
         instances: every instance there ever was, in the order of their making.
     """
@@ -51,14 +51,13 @@ class Supervisor:
         self._cluster_id, self._make = cluster_id, make
         self._engine, self._market, self._settings = engine, market, settings
         self._clock, self._bus, self._on_idle = clock, bus, on_idle
-        self.stopping = asyncio.Event()
+        self.stopping = False
         self.in_a_hurry = False
         self.instances: list[Instance] = []
         self._box = PenaltyBox(settings.restart.penalty, clock)
         self._slots: list[Slot] = []
         self._keeping: set[asyncio.Task[None]] = set()
         self._releases: set[asyncio.Task[None]] = set()
-        self._skipped: list[str] = []
         self._drain_timer = self._set_drain_timer()
 
     # --- slots
@@ -109,49 +108,50 @@ class Supervisor:
         self.instances.append(instance)
         return instance
 
-    def release(self, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
+    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
         """Begin to give a lease back."""
         task = asyncio.get_running_loop().create_task(
-            self._release(lease, reason), name=f"release {lease.activity_id}"
+            self._release(slot, lease, reason), name=f"release {lease.activity_id}"
         )
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
         return task
 
-    async def _release(self, lease: ActivityLease, reason: Reason) -> None:
+    async def _release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> None:
+        # The engine has told the bus what it could not do.
         if not await self._engine.release(lease, reason):
-            self.skipped(f"release of {lease.activity.subject}")
-
-    def skipped(self, step: str) -> None:
-        """A step of an orderly end was given up."""
-        self._skipped.append(step)
+            slot.skipped.append(f"release of {lease.activity.subject}: not done in time")
 
     # --- stopping
 
-    def stop(self, instance: Instance, cause: Cause) -> None:
-        """Stop one instance; nothing replaces it."""
-        instance.notice_loss()
-        instance.fire(Event.SHUTDOWN, cause)
+    def stop(self, instance: Instance, cause: Cause) -> Slot | None:
+        """Stop one instance; its slot, which stays empty. None where another one has taken its place."""
+        slot = self._slots[instance.slot]
+        if slot.instance is not instance:
+            return None
+        slot.stop(cause)
+        return slot
 
     def stop_all(self, cause: Cause) -> None:
         """Stop every instance, and fill no slot any more."""
-        self.stopping.set()
+        self.stopping = True
         self._drain_timer.cancel()
         for slot in self._slots:
-            self.stop(slot.instance, cause)
+            slot.stop(cause)
+        if self.idle:
+            self._on_idle()
 
     def hurry(self) -> None:
         """Do not wait for any `shutdown()` any more."""
         self.in_a_hurry = True
         for slot in self._slots:
-            if slot.instance.state is State.STOPPING:
-                slot.cut_short(slot.instance)
+            slot.hurry()
 
     async def finished(self) -> Sequence[str]:
         """Wait for the end of all slots, and say what had to be skipped on the way."""
         while pending := [*self._keeping, *self._releases]:
             await asyncio.wait(pending)
-        return tuple(self._skipped)
+        return [step for slot in self._slots for step in slot.skipped]
 
     def _set_drain_timer(self) -> asyncio.TimerHandle:
         left = (self._market.expires - self._clock.now()).total_seconds()

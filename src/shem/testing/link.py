@@ -22,14 +22,13 @@ from shem.errors import (
 )
 
 #: The status that comes with each error of the node.
-_STATUS: dict[type[NodeError], int | None] = {
+_STATUS: dict[type[NodeError], int] = {
     BadRequest: 400,
     Unauthorized: 401,
     NotFound: 404,
     RequestTimeout: 408,
     Gone: 410,
     NodeFailure: 500,
-    NodeUnavailable: None,
 }
 
 #: Stands for every call.
@@ -108,7 +107,13 @@ class Link:
             order.times -= 1
             if order.seconds:
                 await asyncio.sleep(order.seconds)
+            if order.error is NodeUnavailable:
+                raise _unavailable(name, "so ordered by the test", after)
             if order.error is not None:
                 raise order.error(name, _STATUS[order.error], "so ordered by the test")
         if not self.up:
-            raise NodeUnavailable(name, None, "the link is down")
+            raise _unavailable(name, "the link is down", after)
+
+
+def _unavailable(name: str, message: str, after: bool) -> NodeUnavailable:
+    return NodeUnavailable(name, None, message, unsent=not after)

@@ -60,6 +60,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._choose = choose
         self._steps_at_once = 0
         self._max_steps_at_once = max_steps_at_once
+        self._at_step: dict[int, Callable[[], object]] = {}
         self._clock_resolution = 0.0
         numbers = itertools.count(1)
 
@@ -70,6 +71,10 @@ class SimLoop(asyncio.BaseEventLoop):
             return _SimTask(coro, loop=loop, number=number, **kwargs)
 
         self.set_task_factory(make_task)
+
+    def at_step(self, number: int, action: Callable[[], object]) -> None:
+        """Call `action` just before the callback with this number runs, so that any two can be kept apart."""
+        self._at_step[number] = action
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -97,6 +102,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._steps_at_once += 1
         if self._steps_at_once > self._max_steps_at_once:
             raise SimLivelock(f"{self._steps_at_once} steps at t={self._now} s without time moving")
+        if (action := self._at_step.pop(self.steps, None)) is not None:
+            action()
         if not handle._cancelled:
             handle._run()
 

@@ -84,7 +84,7 @@ class ActivityRoutes:
         script = await reading.body(request, ExeScript)
         try:
             sent = commands.decode(script.text)
-        except commands.ScriptError as error:
+        except commands.BadScript as error:
             raise bad_request(reading.call_of(request), str(error)) from error
         return answer(
             await self._activities.execute(

@@ -192,7 +192,8 @@ class Transport:
             message = f"nothing within {limit:g} s"
         else:
             message = str(error) or type(error).__name__
-        failure = NodeUnavailable(name, None, bounded(message))
+        unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        failure = NodeUnavailable(name, None, bounded(message), unsent=unsent)
         failure.__cause__ = error
         return failure
 

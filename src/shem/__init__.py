@@ -72,7 +72,8 @@ def __getattr__(name: str) -> Any:
 def _devnet() -> AbstractAsyncContextManager[NodeAddress]:
     from shem.devnet.devnet import Devnet
 
-    return Devnet()
+    # Enough for programs that do not say how many instances they will run; a provider takes one at a time.
+    return Devnet(providers=32)
 
 
 offer_embedded_node(_devnet)

@@ -375,7 +375,7 @@ def serve() -> Callable[..., Any]:
     def serve_and_run(main: Callable[[Http], Awaitable[Any]], **settings: Any) -> Any:
         async def go() -> Any:
             runtimes = ScriptedRuntimes(pace=0.02)
-            devnet = Devnet(**{"runtime": runtimes, "timings": QUICK, **settings})
+            devnet = Devnet(**{"runtime": runtimes, "providers": 1, "timings": QUICK, **settings})
             async with devnet, aiohttp.ClientSession() as session:
                 return await main(Http(session, devnet, runtimes))
 

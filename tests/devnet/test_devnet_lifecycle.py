@@ -99,7 +99,7 @@ def test_a_senseless_setting_is_refused(settings, said):
 
 
 def test_what_is_not_started_has_no_address():
-    devnet = Devnet()
+    devnet = Devnet(providers=1)
     for name in ("address", "node", "isolation"):
         with pytest.raises(RuntimeError, match="not started"):
             getattr(devnet, name)

@@ -88,6 +88,7 @@ def test_a_hook_may_be_defined_for_each_of_the_six_states(stage: type[Any]) -> N
         one.silence()
         one.fire(Event.UNRESPONSIVE_TIMEOUT)
         one.provide()
+        await one.until(State.RUNNING)
         await one.end()
         assert [dest for dest, _state, _seq in one.service.log] == one.path[1:]
         assert set(one.path) == {state.value for state in State}

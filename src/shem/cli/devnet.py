@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from shem import log
-from shem.devnet.devnet import Devnet
+from shem.cli.options import Image, Mendable
+from shem.devnet.devnet import DEFAULT_PROVIDERS, Devnet
 from shem.errors import ConfigError
 
 #: Where yagna listens by default, so that clients need no setting but the key.
 DEFAULT_PORT = 7465
-
-
-class _Mendable(click.ClickException):
-    """An error that the user can mend: one line and exit code 2."""
-
-    exit_code = 2
-
-
-def _parse_image(
-    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Path]:
-    images = {}
-    for value in values:
-        image_hash, separator, path = value.partition("=")
-        if not (separator and image_hash and path):
-            raise _Mendable(f"--image {value!r} is not of the form HASH=DIR")
-        images[image_hash] = Path(path)
-    return images
 
 
 @click.command("devnet")
@@ -44,14 +28,18 @@ def _parse_image(
 )
 @click.option("--app-key", help="Key that clients must use; by default a new secret.")
 @click.option(
-    "--providers", default=1, show_default=True, type=click.IntRange(0), help="How many built-in providers."
+    "--providers",
+    default=DEFAULT_PROVIDERS,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many built-in providers; each keeps one agreement at a time.",
 )
 @click.option(
     "--image",
     "images",
     multiple=True,
+    type=Image(),
     metavar="HASH=DIR",
-    callback=_parse_image,
     help="Directory to use for an image hash; may be repeated.",
 )
 @click.option("--strict-images", is_flag=True, help="Fail a deploy whose image hash is not known.")
@@ -66,7 +54,7 @@ def command(
     port: int,
     app_key: str | None,
     providers: int,
-    images: dict[str, Path],
+    images: Sequence[tuple[str, Path]],
     strict_images: bool,
     runtime: str,
 ) -> None:
@@ -78,7 +66,7 @@ def command(
     try:
         devnet = Devnet(
             providers=providers,
-            images=images,
+            images=dict(images),
             strict_images=strict_images,
             runtime=runtime,
             port=port,
@@ -86,7 +74,7 @@ def command(
         )
         asyncio.run(_serve(devnet))
     except ConfigError as error:
-        raise _Mendable(str(error)) from error
+        raise Mendable(str(error)) from error
 
 
 async def _serve(devnet: Devnet) -> None:

@@ -19,6 +19,10 @@ class Mendable(click.ClickException):
     exit_code = 2
 
 
+def _refusal(param: click.Parameter | None, what: str) -> Mendable:
+    return Mendable(f"{param.opts[0]}: {what}" if param is not None else what)
+
+
 class Duration(click.ParamType[float]):
     """A time such as ``30s``, ``5m``, ``1h``, or a plain number of seconds."""
 
@@ -30,10 +34,10 @@ class Duration(click.ParamType[float]):
             return float(value)
         match = _DURATION.fullmatch(str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no duration; write 30s, 5m or 1h", param, ctx)
+            raise _refusal(param, f"{value!r} is no duration; write 30s, 5m or 1h")
         seconds = float(match[1]) * _UNITS[match[2] or "s"]
         if seconds <= 0:
-            self.fail(f"{value!r} is no time at all", param, ctx)
+            raise _refusal(param, f"{value!r} is no time at all")
         return seconds
 
 
@@ -50,7 +54,7 @@ class Image(click.ParamType[tuple[str, Path]]):
             return value
         image_hash, separator, folder = str(value).partition("=")
         if not (separator and image_hash and folder):
-            self.fail(f"{value!r} is not of the form HASH=DIR", param, ctx)
+            raise _refusal(param, f"{value!r} is not of the form HASH=DIR")
         return image_hash, Path(folder)
 
 
@@ -67,7 +71,7 @@ class Param(click.ParamType[tuple[str, Any]]):
             return value
         name, separator, text = str(value).partition("=")
         if not separator or not name.isidentifier():
-            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+            raise _refusal(param, f"{value!r} is not of the form name=value")
         try:
             return name, json.loads(text)
         except ValueError:

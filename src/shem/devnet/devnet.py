@@ -22,6 +22,8 @@ from shem.devnet.settings import ProviderSettings, Timings
 from shem.errors import ConfigError
 from shem.log import get_logger, redactor
 
+#: Built-in providers unless told otherwise. Each keeps one agreement at a time, as on the real network.
+DEFAULT_PROVIDERS: Final = 8
 HOST: Final = "127.0.0.1"
 #: Longest time to let running requests end when the node stops, in seconds.
 _GRACE: Final = 0.5
@@ -50,7 +52,7 @@ class Devnet:
     def __init__(
         self,
         *,
-        providers: int | Sequence[ProviderSettings] = 1,
+        providers: int | Sequence[ProviderSettings] = DEFAULT_PROVIDERS,
         images: Mapping[str, Path] | None = None,
         strict_images: bool = False,
         runtime: str | RuntimeFactory = "sandbox",

@@ -339,10 +339,12 @@ class Instance:
 
     def why(self) -> str:
         """What happened to it and who caused it, in a few lines, and what comes next."""
-        provider = f" on {self.context.provider_name}" if self.context else ""
-        phase = f", {self.phase.value}" if self.phase else ""
+        # While Pending the context is that of a failed start, whose provider has no part in it any more.
+        known = self.context is not None and self.state is not State.PENDING
+        provider = f" on {self.service.provider_name}" if known else ""
+        phase = f" ({self.phase.value})" if self.phase else ""
         name = type(self.service).__name__
-        lines = [f"{name} {self.id} (slot {self.slot}) is {self.state.value}{phase}{provider}"]
+        lines = [f"{name} {self.id} (slot {self.slot}) is {self.state.value}{provider}{phase}"]
         lines += [f"  {record.at:%H:%M:%S}  {record}" for record in self._records]
         if self.expects:
             lines.append(f"  next: {self.expects}")

@@ -15,7 +15,7 @@ from shem.config import PaymentSettings
 from shem.engine.engine import Engine, EngineSettings
 from shem.engine.lease import ActivityLease
 from shem.engine.market import Market
-from shem.events import BusEvent, Phase
+from shem.events import BusEvent
 from shem.payload import Payload, VmPayload
 from shem.testing import World, play
 from shem.yagna.models import Reason
@@ -23,6 +23,7 @@ from shem.yagna.models import Reason
 E = TypeVar("E", bound=BusEvent)
 T = TypeVar("T")
 
+PAYLOAD = VmPayload(image_hash="a" * 56)
 DONE = Reason(message="done", requestor_code="Success")
 
 
@@ -35,9 +36,7 @@ class Lab:
     bus: Bus
     markets: list[Market] = field(default_factory=list)
 
-    async def market(
-        self, *, hours: float = 1.0, payload: Payload = VmPayload(image_hash="a" * 56)
-    ) -> Market:
+    async def market(self, *, hours: float = 1.0, payload: Payload = PAYLOAD) -> Market:
         expires = self.world.clock.now() + timedelta(hours=hours)
         market = await self.engine.open_market(payload, expires)
         self.markets.append(market)
@@ -55,9 +54,6 @@ class Lab:
     def heard(self, kind: type[E]) -> list[E]:
         """Events of one kind so far. (The listener that gathers them has had its turn by the next await.)"""
         return [event for event in self.world.events if isinstance(event, kind)]
-
-    def phases(self, into: list[Phase]) -> Callable[[Phase], None]:
-        return into.append
 
 
 class Play:
@@ -90,6 +86,7 @@ class Play:
         return play(whole, leftovers=leftovers, **world)
 
 
-@pytest.fixture
+# It holds nothing, so one serves all tests, also those that hypothesis runs many times.
+@pytest.fixture(scope="session")
 def play_engine() -> Play:
     return Play()

@@ -466,15 +466,15 @@ def test_why_tells_each_move_with_its_event_actor_reason_and_error(stage: type[A
         await asyncio.sleep(3661)
         one.provide()
         await one.until(State.STOPPING)
-        error = str(one.service.error)
+        error = f"CommandFailed: {one.service.error}"
         head, *moves = one.service.why().splitlines()
         assert head == "Demo i1 (slot 0) is stopping on provider 1 (handler)"
         assert moves == [
             "  01:01:01  1. pending → starting by RunService — engine: an activity is ready",
             "  01:01:01  2. starting → running by StartSuccessful — handler: start() is exhausted",
-            f"  01:01:01  3. running → stopping by ServiceError — handler: run() raised (CommandFailed: {error})",
+            f"  01:01:01  3. running → stopping by ServiceError — handler: run() raised ({error})",
         ]
-        assert error == "command 0 (run fail 3) failed with exit code 3: it failed; it wrote: oh no"
+        assert error.startswith("CommandFailed: command 0 (run fail 3) failed with exit code 3: it failed")
         await one.until(State.TERMINATED)
         assert (
             one.service.why()

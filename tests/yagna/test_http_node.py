@@ -84,6 +84,12 @@ AGREEMENT_JSON = {
 Call = Callable[[HttpNode], Awaitable[Any]]
 #: What is called, the request expected (method, path, query, body), what the node answers, what comes back.
 CALLS: dict[str, tuple[Call, tuple[str, str, dict[str, str], Any], Any, Callable[[Any], bool]]] = {
+    "version": (
+        lambda node: node.version(),
+        ("GET", "/version/get", {}, None),
+        {"current": {"version": "0.17.6", "name": "Sample", "seen": True}, "pending": None},
+        lambda doc: (doc.current.version, doc.current.name) == ("0.17.6", "Sample"),
+    ),
     "me": (
         lambda node: node.me(),
         ("GET", "/me", {}, None),
@@ -206,6 +212,12 @@ CALLS: dict[str, tuple[Call, tuple[str, str, dict[str, str], Any], Any, Callable
         ("GET", f"{ACTIVITY}/activity/A/state", {}, None),
         {"state": ["Ready", None], "reason": None, "errorMessage": None},
         lambda doc: doc == ActivityStateDoc(state=("Ready", None)),
+    ),
+    "activities_of": (
+        lambda node: node.activities_of(G),
+        ("GET", f"{ACTIVITY}/activity", {"agreementId": G}, None),
+        ["A", "B"],
+        lambda ids: ids == ["A", "B"],
     ),
     "activity_usage": (
         lambda node: node.activity_usage(A),

@@ -320,6 +320,8 @@ class Activities:
     async def _end(self, activity: Activity) -> None:
         if activity.tasks:
             await asyncio.wait(list(activity.tasks), timeout=self._timings.teardown)
+        if activity.has_runtime:
+            await self._measure(activity)
         activity.freeze()
         if activity.has_runtime:
             await self._destroy(activity, activity.runtime)
@@ -329,6 +331,15 @@ class Activities:
     def _terminate(self, activity: Activity, reason: str = "") -> None:
         if MACHINE.fire(activity, ActivityEvent.DESTROY, Cause(Actor.PROVIDER, reason)):
             activity.end_known = self.hosts[activity.agreement.provider].reachable
+
+    async def _measure(self, activity: Activity) -> None:
+        """Count what was used up to the end: the last figure told may be a second old."""
+        try:
+            async with asyncio.timeout(self._timings.teardown):
+                await activity.runtime.refresh_usage()
+        # A runtime that cannot be asked any more has told its last figure, and the bill goes by that.
+        except Exception as error:
+            _log.debug("usage_not_refreshed", activity=activity.id, error=repr(error))
 
     async def _destroy(self, activity: Activity, runtime: Runtime) -> None:
         try:

@@ -41,6 +41,10 @@ class Biller(Protocol):
     def bill_factor(self) -> Decimal:
         """By what the cost is multiplied in bills; 1 for an honest provider."""
 
+    @property
+    def invoicing(self) -> bool:
+        """Whether invoices are sent."""
+
     def when_reachable(self, callback: Callable[..., object], *args: Any) -> None:
         """Call something as soon as messages get through to the requestor."""
 
@@ -186,7 +190,7 @@ class Engagement:
             )
 
     def _write_invoice(self) -> None:
-        if self._invoiced:
+        if self._invoiced or not self._biller.invoicing:
             return
         self._invoiced = True
         due = self._payment_timeout or DEFAULT_PAYMENT_TIMEOUT

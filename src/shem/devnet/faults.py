@@ -41,6 +41,18 @@ class Faults:
         """A provider multiplies the cost by `factor` in the bills that it writes from now on."""
         self._provider(provider).bill_factor = factor
 
+    def withhold_invoices(self, provider: str) -> None:
+        """A provider sends no invoices from now on."""
+        self._provider(provider).invoicing = False
+
+    def hesitate(self, provider: str, seconds: float) -> None:
+        """A provider takes so many seconds longer to decide about agreements, from now on."""
+        self._provider(provider).hesitation = seconds
+
+    def linger(self, provider: str, seconds: float) -> None:
+        """Activities go on for so many seconds after the end of their agreement, from now on."""
+        self._provider(provider).lingering = seconds
+
     def terminate_agreement(
         self, agreement_id: AgreementId, message: str = "Terminated by order", code: str = "Shutdown"
     ) -> bool:

@@ -28,6 +28,7 @@ from shem.ids import (
 )
 from shem.yagna import models as wire
 from shem.yagna.api import Channel, Sink, Source
+from shem.yagna.exchange import Exchange, Publication, Reception, failure
 
 #: Called with the method's name and its arguments in order; may wait, and may raise instead of the call.
 Hook: TypeAlias = Callable[[str, tuple[Any, ...]], Awaitable[None]]
@@ -274,18 +275,19 @@ class LocalApi:
     async def publish(self, source: Source) -> Channel:
         """See `FilesApi.publish`."""
         async with self._call("publish", source):
-            return await self._open(_Reader(source), ("GetMetadata", "GetChunk"))
+            return await self._open(Publication(source))
 
     async def receive(self, sink: Sink) -> Channel:
         """See `FilesApi.receive`."""
         async with self._call("receive", sink):
-            return await self._open(_Writer(sink), ("UploadChunk", "UploadFinished"))
+            return await self._open(Reception(sink))
 
-    async def _open(self, responder: _Reader | _Writer, components: Sequence[str]) -> LocalChannel:
+    async def _open(self, exchange: Exchange) -> LocalChannel:
         uuid = self.node.clock.unique_id()
-        service = self.node.gsb.bind(self._who, f"{FILES}{uuid}", components)
+        responder = _Responder(exchange)
+        service = self.node.gsb.bind(self._who, f"{FILES}{uuid}", responder.components)
         await service.connect(responder)
-        channel = LocalChannel(self.node, service, f"gftp://{self._who}/{uuid}", self._channels)
+        channel = LocalChannel(self.node, service, responder, f"gftp://{self._who}/{uuid}", self._channels)
         self._channels[channel] = None
         return channel
 
@@ -316,13 +318,26 @@ class _Call:
 class LocalChannel:
     """One open transfer of a requestor in this process. Closing it twice is harmless."""
 
-    def __init__(self, node: Node, service: Service, url: str, registry: dict[LocalChannel, None]) -> None:
-        self._node, self._service, self._url, self._registry = node, service, url, registry
+    def __init__(
+        self,
+        node: Node,
+        service: Service,
+        responder: _Responder,
+        url: str,
+        registry: dict[LocalChannel, None],
+    ) -> None:
+        self._node, self._service, self._responder = node, service, responder
+        self._url, self._registry = url, registry
 
     @property
     def url(self) -> str:
         """URL for a `transfer` command."""
         return self._url
+
+    @property
+    def failure(self) -> TransferError | None:
+        """What went wrong on the requestor's side, if anything did."""
+        return self._responder.failure
 
     async def close(self) -> None:
         """Stop serving it."""
@@ -333,39 +348,26 @@ class LocalChannel:
                 return  # the node stopped first
 
 
-class _Reader:
-    """Answers a provider that reads from a source."""
+class _Responder:
+    """The requestor's side of one transfer, as the node's service bridge calls it."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, exchange: Exchange) -> None:
+        self.failure: TransferError | None = None
+        self._exchange = exchange
 
-    async def answer(self, component: str, payload: Mapping[str, Any]) -> Any:
-        if component == "GetMetadata":
-            return {"fileSize": self._source.size}
-        if component == "GetChunk":
-            offset, size = int(payload["offset"]), int(payload["size"])
-            return {"offset": offset, "content": self._source.read(offset, size)}
-        raise TransferError(f"{component} is not served here")
-
-    async def close(self, reason: str, *, replaced: bool) -> None:
-        pass
-
-
-class _Writer:
-    """Answers a provider that writes to a sink."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    @property
+    def components(self) -> Sequence[str]:
+        """What it can be asked."""
+        return self._exchange.components
 
     async def answer(self, component: str, payload: Mapping[str, Any]) -> Any:
-        if component == "UploadChunk":
-            chunk = payload["chunk"]
-            self._sink.write(int(chunk["offset"]), bytes(chunk["content"]))
-            return None
-        if component == "UploadFinished":
-            self._sink.finish()
-            return None
-        raise TransferError(f"{component} is not served here")
+        """Answer one request; a failure is kept for the requestor."""
+        try:
+            return self._exchange.answer(component, payload)
+        except Exception as error:  # sources and sinks are the requestor's own and may raise anything
+            self.failure = self.failure or failure(component, error)
+            raise self.failure from error
 
     async def close(self, reason: str, *, replaced: bool) -> None:
-        pass
+        """Let go of the source or sink."""
+        self._exchange.close()

@@ -41,6 +41,9 @@ class Provider:
             wants to say waits.
         refusing: how many of the next agreements it will reject.
         bill_factor: by what it multiplies the cost in its bills.
+        invoicing: whether it sends invoices.
+        hesitation: how many seconds longer than usual it takes to decide about an agreement.
+        lingering: how many seconds activities go on after the end of their agreement.
     """
 
     def __init__(self, parts: NodeParts, settings: ProviderSettings, name: str, node_id: NodeId, wallet: str):
@@ -48,6 +51,9 @@ class Provider:
         self.reachable = True
         self.refusing = 0
         self.bill_factor = Decimal(1)
+        self.invoicing = True
+        self.hesitation = 0.0
+        self.lingering = 0.0
         self.bell = Bell()
         self._parts = parts
         self._offer: Offer | None = None
@@ -81,12 +87,16 @@ class Provider:
     def confirmed(self, agreement: Agreement) -> None:
         """A requestor sent an agreement: decide a little later."""
         self._parts.background.later(
-            self._parts.timings.approval, self.when_reachable, self._decide, agreement
+            self._parts.timings.approval + self.hesitation, self.when_reachable, self._decide, agreement
         )
 
     def ended(self, agreement: Agreement) -> None:
         """An agreement reached a final state."""
-        if agreement.id in self._engagements:
+        if agreement.id not in self._engagements:
+            return
+        if self.lingering:
+            self._parts.background.later(self.lingering, self.when_reachable, self._close, agreement)
+        else:
             self.when_reachable(self._close, agreement)
 
     def terminate(self, agreement: Agreement, reason: wire.Reason) -> None:

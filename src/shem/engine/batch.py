@@ -53,7 +53,7 @@ class Batch:
     def __init__(self, script: Script, activity: Activity, api: NodeApi, *, clock: Clock) -> None:
         self._script, self._activity, self._api, self._clock = script, activity, api, clock
         self._commands = script.commands
-        self._channels: list[Channel] = []
+        self._channels: dict[int, Channel] = {}
         self._memory: dict[int, BytesSink] = {}
         self._discards: list[Callable[[], None]] = []
 
@@ -100,27 +100,27 @@ class Batch:
                 if isinstance(command.content, bytes)
                 else FileSource(command.content)
             )
-            return command.wire(await self._open(self._api.publish(source)))
+            return command.wire(await self._open(index, self._api.publish(source)))
         if isinstance(command, Download):
             if command.to is None:
                 sink = self._memory[index] = BytesSink(command.limit)
-                return command.wire(await self._open(self._api.receive(sink)))
+                return command.wire(await self._open(index, self._api.receive(sink)))
             file = FileSink(command.to)
             self._discards.append(file.discard)
-            return command.wire(await self._open(self._api.receive(file)))
+            return command.wire(await self._open(index, self._api.receive(file)))
         return command.wire()
 
-    async def _open(self, opening: Awaitable[Channel]) -> str:
+    async def _open(self, index: int, opening: Awaitable[Channel]) -> str:
         try:
             channel = await opening
         except NodeError as error:
             raise ScriptError(f"no transfer could be opened: {error}") from error
-        self._channels.append(channel)
+        self._channels[index] = channel
         return channel.url
 
     async def _close_channels(self) -> None:
-        channels, self._channels = self._channels, []
-        for channel in channels:
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
             await channel.close()
 
     async def _send(self, wire: list[dict[str, Any]]) -> BatchId:
@@ -194,16 +194,18 @@ class Batch:
         if not outcome.ok:
             await self._after_failure()
             code = _EXIT_CODE.search(outcome.message or "")
+            ours = self._channels[outcome.index].failure if outcome.index in self._channels else None
             failed = CommandFailed(
                 str(command),
                 outcome.index,
-                outcome.message or "no message",
+                # What went wrong on this side is the cause; the provider was only told that something did.
+                str(ours) if ours is not None else outcome.message or "no message",
                 exit_code=int(code[1]) if code else None,
                 stdout=stdout,
                 stderr=stderr,
             )
             self._script.fail(failed, outcome.index)
-            raise failed
+            raise failed from ours
         if isinstance(command, Deploy):
             self._activity.reached(ActivityState.DEPLOYED)
         elif isinstance(command, Start):

@@ -25,8 +25,8 @@ _log = get_logger("engine")
 class LivenessPace:
     """When silence becomes a finding, in seconds.
 
-    A provider is found unresponsive between `silent_after` and `silent_after` + `interval` + 2 × `answer`
-    seconds after its last sign of life.
+    A provider is found unresponsive not before `silent_after` seconds after its last sign of life, and at
+    most `interval` + 2 × `answer` seconds later (counted from `interval`, where that is longer).
     """
 
     interval: float = 5.0

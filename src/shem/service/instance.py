@@ -340,8 +340,8 @@ class Instance:
     def why(self) -> str:
         """What happened to it and who caused it, in a few lines, and what comes next."""
         # While Pending the context is that of a failed start, whose provider has no part in it any more.
-        known = self.context is not None and self.state is not State.PENDING
-        provider = f" on {self.service.provider_name}" if known else ""
+        context = self.context if self.state is not State.PENDING else None
+        provider = f" on {context.provider_name}" if context else ""
         phase = f" ({self.phase.value})" if self.phase else ""
         name = type(self.service).__name__
         lines = [f"{name} {self.id} (slot {self.slot}) is {self.state.value}{provider}{phase}"]

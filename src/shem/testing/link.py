@@ -6,6 +6,8 @@ Faults of providers are ordered at the node (`node.faults`); these are the fault
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +67,7 @@ class Link:
         self.up = True
         self._orders: list[_Order] = []
         self._at: dict[int, Callable[[], object]] = {}
+        self._held_up: dict[asyncio.Event, None] = {}
 
     def fail(self, name: str, error: type[NodeError] = NodeFailure, times: float = 1) -> None:
         """The next `times` calls fail, without an effect."""
@@ -75,13 +78,18 @@ class Link:
         self._orders.append(_Order(name, times, error=NodeUnavailable, after=True))
 
     def delay(self, name: str, seconds: float, times: float = float("inf"), *, answer: bool = False) -> None:
-        """The next `times` calls take `seconds` longer: before their effect, or else before the answer."""
+        """The next `times` calls take `seconds` longer: before their effect, or else before the answer.
+
+        With infinite seconds they hang, until `heal`.
+        """
         self._orders.append(_Order(name, times, seconds=seconds, after=answer))
 
     def heal(self) -> None:
-        """Forget all orders; the link is up again."""
+        """Forget all orders; the link is up again, and calls that were held up go on."""
         self._orders.clear()
         self.up = True
+        for held_up in self._held_up:
+            held_up.set()
 
     def at_call(self, number: int, action: Callable[[], object]) -> None:
         """Call `action` when the call with this number (the first is 1) is about to be made."""
@@ -101,18 +109,28 @@ class Link:
         await self._carry_out(name, after=True)
 
     async def _carry_out(self, name: str, *, after: bool) -> None:
-        for order in self._orders:
+        for order in tuple(self._orders):
             if not order.takes(name, after):
                 continue
             order.times -= 1
             if order.seconds:
-                await asyncio.sleep(order.seconds)
+                await self._hold_up(order.seconds)
             if order.error is NodeUnavailable:
                 raise _unavailable(name, "so ordered by the test", after)
             if order.error is not None:
                 raise order.error(name, _STATUS[order.error], "so ordered by the test")
         if not self.up:
             raise _unavailable(name, "the link is down", after)
+
+    async def _hold_up(self, seconds: float) -> None:
+        healed = asyncio.Event()
+        self._held_up[healed] = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if seconds == math.inf else seconds):
+                    await healed.wait()
+        finally:
+            del self._held_up[healed]
 
 
 def _unavailable(name: str, message: str, after: bool) -> NodeUnavailable:

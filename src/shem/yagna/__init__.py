@@ -1,5 +1,7 @@
 """Talking to a node, and nothing else.
 
-`models` are the values of the REST contract, `api` the protocols that the engine is written against, `http`
-the client over aiohttp. Policies (what to rent, when to retry, what to pay) do not belong here.
+`models` are the values of the REST contract, `api` the protocols that the engine is written against.
+`content` is where transferred bytes come from and go to, `frames` how they travel. `http` is the client over
+aiohttp, `registry` that of the image registry. What to rent, when to retry and what to pay is decided
+elsewhere.
 """

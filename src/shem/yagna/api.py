@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from shem.errors import TransferError
 from shem.ids import (
     ActivityId,
     AgreementId,
@@ -216,6 +217,10 @@ class Channel(Protocol):
     @property
     def url(self) -> str:
         """URL that the provider reads from or writes to."""
+
+    @property
+    def failure(self) -> TransferError | None:
+        """What went wrong on the requestor's side, if anything did; the provider is not told."""
 
     async def close(self) -> None:
         """Stop serving it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -27,6 +27,8 @@ from shem.ids import (
     ProposalId,
 )
 
+#: A time with its zone; the node's are in UTC, and one without a zone could not be compared with ours.
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 #: Flat map from dotted property names to JSON values.
 Properties: TypeAlias = dict[str, Any]
 
@@ -88,7 +90,7 @@ class Proposal(Wire, frozen=True):
     proposal_id: ProposalId
     issuer_id: NodeId
     state: str
-    timestamp: datetime
+    timestamp: Moment
     properties: Properties
     constraints: str = ""
     prev_proposal_id: ProposalId | None = None
@@ -97,14 +99,14 @@ class Proposal(Wire, frozen=True):
 class ProposalEvent(Wire, frozen=True, tag_field="eventType", tag="ProposalEvent"):
     """A provider's offer, or its answer to our counter-proposal."""
 
-    event_date: datetime
+    event_date: Moment
     proposal: Proposal
 
 
 class ProposalRejectedEvent(Wire, frozen=True, tag_field="eventType", tag="ProposalRejectedEvent"):
     """A provider refused our counter-proposal."""
 
-    event_date: datetime
+    event_date: Moment
     proposal_id: ProposalId
     reason: Reason | None = None
 
@@ -119,7 +121,7 @@ class AgreementDemand(Wire, frozen=True):
     constraints: str
     demand_id: DemandId
     requestor_id: NodeId
-    timestamp: datetime
+    timestamp: Moment
 
 
 class AgreementOffer(Wire, frozen=True):
@@ -129,7 +131,7 @@ class AgreementOffer(Wire, frozen=True):
     constraints: str
     offer_id: str
     provider_id: NodeId
-    timestamp: datetime
+    timestamp: Moment
 
 
 class AgreementDoc(Wire, frozen=True):
@@ -138,10 +140,10 @@ class AgreementDoc(Wire, frozen=True):
     agreement_id: AgreementId
     demand: AgreementDemand
     offer: AgreementOffer
-    valid_to: datetime
+    valid_to: Moment
     state: str
-    timestamp: datetime
-    approved_date: datetime | None = None
+    timestamp: Moment
+    approved_date: Moment | None = None
     app_session_id: str | None = None
 
 
@@ -149,8 +151,8 @@ class AgreementEntry(Wire, frozen=True):
     """An agreement in a list."""
 
     id: AgreementId
-    timestamp: datetime
-    approved_date: datetime | None = None
+    timestamp: Moment
+    approved_date: Moment | None = None
     role: str = "requestor"
 
 
@@ -158,14 +160,14 @@ class AgreementApprovedEvent(Wire, frozen=True, tag_field="eventType", tag="Agre
     """The provider approved."""
 
     agreement_id: AgreementId
-    event_date: datetime
+    event_date: Moment
 
 
 class AgreementRejectedEvent(Wire, frozen=True, tag_field="eventType", tag="AgreementRejectedEvent"):
     """The provider rejected."""
 
     agreement_id: AgreementId
-    event_date: datetime
+    event_date: Moment
     reason: Reason | None = None
 
 
@@ -173,7 +175,7 @@ class AgreementCancelledEvent(Wire, frozen=True, tag_field="eventType", tag="Agr
     """The requestor cancelled before the approval."""
 
     agreement_id: AgreementId
-    event_date: datetime
+    event_date: Moment
     reason: Reason | None = None
 
 
@@ -181,7 +183,7 @@ class AgreementTerminatedEvent(Wire, frozen=True, tag_field="eventType", tag="Ag
     """Either side ended an approved agreement. `terminator`: Requestor or Provider."""
 
     agreement_id: AgreementId
-    event_date: datetime
+    event_date: Moment
     terminator: str
     reason: Reason | None = None
     signature: str = ""
@@ -217,7 +219,7 @@ class CommandOutcome(Wire, frozen=True):
     """
 
     index: int
-    event_date: datetime
+    event_date: Moment
     result: str
     is_batch_finished: bool = False
     stdout: str | list[int] | None = None
@@ -239,7 +241,7 @@ class NewAllocation(Wire, frozen=True, omit_defaults=False):
     address: str
     payment_platform: str
     total_amount: Decimal
-    timeout: datetime | None = None
+    timeout: Moment | None = None
     make_deposit: bool = False
 
 
@@ -247,7 +249,7 @@ class AllocationChange(Wire, frozen=True):
     """Request to change an allocation; what is left out stays as it is."""
 
     total_amount: Decimal | None = None
-    timeout: datetime | None = None
+    timeout: Moment | None = None
 
 
 class Allocation(Wire, frozen=True, omit_defaults=False):
@@ -259,8 +261,8 @@ class Allocation(Wire, frozen=True, omit_defaults=False):
     total_amount: Decimal
     spent_amount: Decimal
     remaining_amount: Decimal
-    timestamp: datetime
-    timeout: datetime | None = None
+    timestamp: Moment
+    timeout: Moment | None = None
     make_deposit: bool = False
 
 
@@ -299,10 +301,10 @@ class Invoice(Wire, frozen=True, omit_defaults=False):
     payee_addr: str
     payer_addr: str
     payment_platform: str
-    timestamp: datetime
+    timestamp: Moment
     agreement_id: AgreementId
     amount: Decimal
-    payment_due_date: datetime
+    payment_due_date: Moment
     status: DocumentStatus
     activity_ids: list[ActivityId] = []
 
@@ -316,14 +318,14 @@ class DebitNote(Wire, frozen=True, omit_defaults=False):
     payee_addr: str
     payer_addr: str
     payment_platform: str
-    timestamp: datetime
+    timestamp: Moment
     agreement_id: AgreementId
     activity_id: ActivityId
     total_amount_due: Decimal
     status: DocumentStatus
     usage_counter_vector: list[float] | None = None
     previous_debit_note_id: DebitNoteId | None = None
-    payment_due_date: datetime | None = None
+    payment_due_date: Moment | None = None
 
 
 class Acceptance(Wire, frozen=True, omit_defaults=False):
@@ -337,7 +339,7 @@ class InvoiceEvent(Wire, frozen=True, omit_defaults=False):
     """Something happened to an invoice, such as ``InvoiceReceivedEvent``."""
 
     invoice_id: InvoiceId
-    event_date: datetime
+    event_date: Moment
     event_type: str
 
 
@@ -345,5 +347,5 @@ class DebitNoteEvent(Wire, frozen=True, omit_defaults=False):
     """Something happened to a debit note, such as ``DebitNoteReceivedEvent``."""
 
     debit_note_id: DebitNoteId
-    event_date: datetime
+    event_date: Moment
     event_type: str

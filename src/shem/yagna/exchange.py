@@ -22,7 +22,7 @@ import msgspec
 from shem.errors import TransferError
 from shem.yagna.api import Sink, Source
 from shem.yagna.content import Discardable
-from shem.yagna.http.assembly import Assembly
+from shem.yagna.assembly import Assembly
 
 T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=0)]

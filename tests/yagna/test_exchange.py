@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from shem.errors import TransferError
 from shem.yagna.content import BytesSink, BytesSource
-from shem.yagna.http.assembly import Assembly
-from shem.yagna.http.exchange import LARGEST_CHUNK, Publication, Reception
+from shem.yagna.assembly import Assembly
+from shem.yagna.exchange import LARGEST_CHUNK, Publication, Reception
 
 
 @st.composite

@@ -6,11 +6,12 @@ line calls `configure`, an embedding program may. Without it structlog's own def
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -71,6 +72,19 @@ class Redactor:
         return _BEARER.sub(rf"\1{HIDDEN}", text)
 
 
+class _StandardError(io.TextIOBase):
+    """Standard error as it is when something is written: a live display may stand in for it meanwhile."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 #: The process's redactor: whoever comes to hold a key tells it.
 redactor = Redactor()
 
@@ -87,7 +101,7 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
     """
     if (least := logging.getLevelNamesMapping().get(level.upper())) is None:
         raise ConfigError(f"log level {level!r} is none of debug, info, warning, error")
-    out = stream or sys.stderr
+    out = stream if stream is not None else cast(TextIO, _StandardError())
     as_json = not out.isatty() if json is None else json
     renderer: Callable[..., Any]
     if as_json:

@@ -51,6 +51,9 @@ class Lab:
         for lease in leases:
             await self.engine.release(lease, DONE)
 
+    def reason(self, message: str) -> Reason:
+        return Reason(message=message, requestor_code="Success")
+
     def heard(self, kind: type[E]) -> list[E]:
         """Events of one kind so far. (The listener that gathers them has had its turn by the next await.)"""
         return [event for event in self.world.events if isinstance(event, kind)]

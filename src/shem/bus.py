@@ -96,10 +96,16 @@ class Subscription:
                 result = self._listener(event)
                 if inspect.isawaitable(result):
                     await result
+            except asyncio.CancelledError as error:
+                if self._task.cancelling():
+                    raise
+                # Not this task was cancelled, but something that the listener waited for.
+                self._failed(event, error)
             except Exception as error:  # a listener is foreign code: its failure is its owner's, not ours
-                _log.error(
-                    "listener_failed", listener=self.name, heard=type(event).__name__, error=repr(error)
-                )
+                self._failed(event, error)
+
+    def _failed(self, event: BusEvent, error: BaseException) -> None:
+        _log.error("listener_failed", listener=self.name, heard=type(event).__name__, error=repr(error))
 
     def cancel(self) -> None:
         """Hear no more, and forget what is queued."""

@@ -9,6 +9,7 @@
     │   ├── IllegalEvent            an event that the table forbids in this state: a bug in shem
     │   ├── WaitError               what was waited for can no longer happen
     │   ├── HandlerTimeout          start() or shutdown() overran its time budget
+    │   ├── ProbeFailed             the service's own probe found it unwell
     │   └── ProviderSilent          the provider was silent for longer than its grace
     ├── NodeError                   the node (yagna) refused a call or cannot be reached
     │   ├── NodeUnavailable         no connection, cut connection, or no answer in time
@@ -107,6 +108,16 @@ class WaitError(LifecycleError):
 
 class HandlerTimeout(LifecycleError, TimeoutError):
     """`start()` or `shutdown()` overran its time budget. Mostly the provider is slow, or a command hangs."""
+
+    blame = Blame.PROVIDER
+
+
+class ProbeFailed(LifecycleError):
+    """A startup or liveness probe had too many bad answers in a row.
+
+    `__cause__` is the exception of the last one, if it was one. The provider is to blame, so that another one
+    is worth a try, unless the check itself is broken.
+    """
 
     blame = Blame.PROVIDER
 

@@ -24,7 +24,7 @@ from shem.ids import (
     InvoiceId,
     NodeId,
 )
-from shem.lifecycle import Event, Record, State
+from shem.lifecycle import Event, Expectation, Record, State
 
 
 class Phase(enum.Enum):
@@ -48,8 +48,16 @@ class Phase(enum.Enum):
     """Starting, Running, Stopping: the handler is at work."""
     SCRIPT = "script"
     """Starting, Running, Stopping: a script of the handler runs on the provider."""
+    PROBING = "probing"
+    """Starting: `start()` is exhausted, and the startup probe has not passed yet."""
+    READY = "ready"
+    """Running, where there is a readiness probe: it passes. Shown instead of what the handler does."""
+    NOT_READY = "not ready"
+    """Running, where there is a readiness probe: it does not pass, or not yet."""
     RELEASING = "releasing"
     """Terminated: activity and agreement are being ended."""
+    RELEASED = "released"
+    """Terminated: activity and agreement have been ended, and nothing is held any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +105,15 @@ class InstanceCreated(InstanceEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceMoved(InstanceEvent):
-    """An instance moved."""
+    """An instance moved. `provider` is the name of the one it is, or was, on; not unique."""
 
     record: Record[State, Event]
+    provider: str = ""
 
     def fields(self) -> dict[str, Any]:
         """The record's parts, one by one."""
         record = self.record
-        return {
+        plain = {
             "instance": self.instance,
             "source": record.source.value,
             "event": record.event.value,
@@ -112,6 +121,7 @@ class InstanceMoved(InstanceEvent):
             "cause": str(record.cause),
             "seq": record.seq,
         }
+        return {**plain, "provider": self.provider} if self.provider else plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +130,19 @@ class PhaseChanged(InstanceEvent):
 
     phase: Phase
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectationChanged(InstanceEvent):
+    """What comes next for an instance, and when, until it moves or something else is expected."""
+
+    expects: Expectation
+
+    def fields(self) -> dict[str, Any]:
+        """Its words, and the moment, as ``until``, where there is one."""
+        plain = {"cluster": self.cluster, "instance": self.instance, "expects": self.expects.text}
+        at = self.expects.at
+        return plain if at is None else {**plain, "until": at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from shem.bus import Bus, Listener, Subscription
 from shem.clock import Clock, SystemClock
 from shem.config import NodeAddress, PaymentSettings, embedded_node, subnet_from
 from shem.engine.engine import Engine, EngineSettings
+from shem.engine.liveness import LivenessPace
 from shem.engine.market import Market
 from shem.engine.payment import Account
 from shem.engine.strategy import LeastExpensive, Strategy
@@ -28,10 +29,11 @@ from shem.events import BusEvent, NodeChosen
 from shem.ids import ClusterId
 from shem.log import get_logger, redactor
 from shem.payload import ImageRegistry, Payload
+from shem.reach import DirectReach
 from shem.service.cluster import Cluster, Params, make_service, params_for
 from shem.service.handlers import check_handlers
 from shem.service.policy import RestartPolicy
-from shem.service.probe import Probe
+from shem.service.probe import Probe, Reach, probes_of
 from shem.service.service import Service
 from shem.service.slot import Supervision
 from shem.yagna.api import YagnaApi
@@ -43,8 +45,8 @@ T = TypeVar("T", bound=Service)
 DEFAULT_EXPIRATION = timedelta(hours=3)
 #: How long a `run_service` that is under way may hold up the end of the run, in seconds.
 OPENING_SECONDS = 30.0
-#: Providers refuse agreements that end sooner (contract 4.6).
-SHORTEST_EXPIRATION = timedelta(minutes=5)
+#: Providers refuse what ends within 5 minutes (contract 4.6), and negotiating takes its time, too.
+SHORTEST_EXPIRATION = timedelta(minutes=6)
 
 _log = get_logger("golem")
 
@@ -65,6 +67,8 @@ class Golem:
             function.
         node: the node to use.
         api: a connection to use instead of one over HTTP, such as the test kit's; it is left open.
+        liveness: when the silence of a provider becomes a finding (see `shem.engine.liveness`).
+        reach: how tcp and http probes reach the services; by default directly from this machine.
         settings: everything else about how the run is conducted.
 
     Raises `ConfigError` where an argument is wrong. No signal handlers are installed and nothing global is
@@ -84,6 +88,8 @@ class Golem:
         event_consumer: Listener[BusEvent] | None = None,
         node: NodeAddress | None = None,
         api: YagnaApi | None = None,
+        liveness: LivenessPace | None = None,
+        reach: Reach | None = None,
         settings: EngineSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -94,7 +100,9 @@ class Golem:
             payment=payment,
             subnet=subnet_from(subnet_tag),
             strategy=strategy or (base.strategy if settings else LeastExpensive()),
+            liveness=liveness or base.liveness,
         )
+        self._reach: Reach = reach or DirectReach()
         self._node = node or NodeAddress.from_environment()
         self._api = api
         self._clock = clock or SystemClock()
@@ -234,7 +242,7 @@ class Golem:
         *,
         respawn_unstarted_instances: bool = True,
         restart: RestartPolicy | None = None,
-        probe: Probe | None = None,
+        probe: Probe | Sequence[Probe] | None = None,
         start_timeout: float = 600.0,
         stop_timeout: float = 60.0,
         unresponsive_grace: float = 120.0,
@@ -249,8 +257,9 @@ class Golem:
                 stopped early enough before it for `shutdown` to run.
             respawn_unstarted_instances: try a failed start again on another provider.
             restart: what happens after a failure (see `RestartPolicy`).
-            probe: the service's own idea of being well.
-            start_timeout, stop_timeout: budgets of `start()` and `shutdown()`, in seconds.
+            probe: the service's own idea of being up, ready and well: one `Probe`, or several.
+            start_timeout: budget of `start()` and of the startup probes together, in seconds.
+            stop_timeout: budget of `shutdown()`, in seconds.
             unresponsive_grace: how long a silent provider is waited for, in seconds.
 
         Raises `ConfigError` or `ServiceDefinitionError` for arguments that make no sense, before anything is
@@ -265,11 +274,12 @@ class Golem:
         )
         _need_kind(Payload, payload=payload)
         _need_kind(RestartPolicy, restart=restart)
-        _need_kind(Probe, probe=probe)
+        probes = probes_of(probe)
         settings = Supervision(
             respawn_unstarted=respawn_unstarted_instances,
             restart=restart or RestartPolicy(),
-            probe=probe,
+            probes=probes,
+            reach=self._reach,
             start_timeout=start_timeout,
             stop_timeout=stop_timeout,
             unresponsive_grace=unresponsive_grace,
@@ -328,7 +338,7 @@ class Golem:
         if when - now < SHORTEST_EXPIRATION:
             least = SHORTEST_EXPIRATION.total_seconds() / 60
             raise ConfigError(
-                f"expiration {when} is less than {least:g} minutes ahead; providers refuse that"
+                f"expiration {when} is less than {least:g} minutes ahead, which no provider agrees to"
             )
         return when.astimezone(UTC)
 
@@ -394,7 +404,8 @@ def _log_event(event: BusEvent) -> None:
     """One log line per event; moves and money at info, the rest at debug."""
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
     level = _LEVELS.get(type(event).__name__, "debug")
-    fields = event.fields()
+    # When it happened, not when this listener came to it.
+    fields = {"timestamp": event.at.isoformat(), **event.fields()}
     if "event" in fields:
         # structlog's own word for the line's name; `log.configure` puts the two in their places.
         fields["_event"] = fields.pop("event")
@@ -405,6 +416,7 @@ _LEVELS = {
     "NodeChosen": "info",
     "InstanceCreated": "info",
     "InstanceMoved": "info",
+    "ExpectationChanged": "info",
     "SlotEnded": "info",
     "AgreementSigned": "info",
     "AgreementFailed": "warning",

@@ -111,7 +111,10 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
+            # Events come with the time at which they happened, which is the better one for a program to read.
+            structlog.processors.MaybeTimeStamper(fmt="iso", utc=True)
+            if as_json
+            else structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.processors.format_exc_info,
             redactor,
             # A move's own event goes by that name; the line's name is its message.

@@ -189,6 +189,23 @@ def test_when_signing_is_given_up_at_any_moment_nothing_is_left(
     play_engine(story, providers=1, create_seconds=0.5)
 
 
+def test_one_that_could_not_be_taken_back_is_taken_back_when_the_node_is_there_again(
+    play_engine: Any,
+) -> None:
+    async def story(lab: Any) -> None:
+        signing = asyncio.create_task(lab.lease())
+        await asyncio.sleep(2)
+        lab.world.link.up = False
+        signing.cancel()
+        await asyncio.wait([signing])
+        assert states(lab) == ["Pending"]
+        lab.world.link.up = True
+        await asyncio.sleep(30)
+        assert states(lab) == ["Cancelled"]
+
+    play_engine(story, timings=NEVER)
+
+
 # --- ending
 
 

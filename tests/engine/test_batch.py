@@ -263,6 +263,33 @@ def test_results_are_signs_of_life(play_engine: Any) -> None:
     play_engine(story, respond=respond)
 
 
+def test_a_script_for_an_activity_that_nobody_knows_finds_that_out(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lease = await lab.lease()
+        lab.world.link.fail("execute", NotFound)
+        lab.world.link.fail("activity_state", NotFound)
+        with pytest.raises(ActivityGone, match="does not know the activity any more"):
+            await execute(lease, script())
+        await lab.give_back(lease)
+
+    play_engine(story)
+
+
+def test_where_nothing_can_be_learnt_a_failure_is_told_as_it_came(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lease = await lab.lease()
+        lab.world.link.fail("activity_state", NodeFailure, times=2)
+        lab.world.link.fail("execute", BadRequest)
+        with pytest.raises(ScriptError, match="could not be sent"):
+            await execute(lease, script())
+        with pytest.raises(CommandFailed):
+            await execute(lease, script(("/exit", "1")))
+        assert lease.loss is None
+        await lab.give_back(lease)
+
+    play_engine(story, respond=respond)
+
+
 # --- files
 
 

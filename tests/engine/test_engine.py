@@ -166,6 +166,8 @@ def test_a_bug_in_a_poll_does_not_make_the_engine_deaf(play_engine: Any) -> None
             return await original(agreement)
 
         lab.engine._look_at_activities = broken
+        # The poll that is under way still knows the original.
+        await asyncio.sleep(31)
         lab.world.node.faults.terminate_agreement(lease.agreement.id)
         await asyncio.sleep(10)
         assert failed

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shem.engine.liveness import LivenessPace
-from shem.errors import NodeFailure, NodeUnavailable
+from shem.errors import NodeFailure, NodeUnavailable, NotFound, Unauthorized
 from shem.lifecycle import ActivityState
 
 PACE = LivenessPace()
@@ -187,3 +187,47 @@ def test_an_activity_stays_unresponsive_until_it_answers_and_then_at_once_is_not
         await lab.give_back(lease)
 
     play_engine(story, providers=1)
+
+
+def test_an_activity_that_the_node_does_not_know_is_lost(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lease = await lab.lease()
+        lab.world.link.fail("activity_state", NotFound)
+        cause = await lease.activity_lost
+        assert "does not know the activity any more" in cause.reason
+        await lab.give_back(lease)
+
+    play_engine(story)
+
+
+def test_a_node_that_refuses_an_answer_has_answered(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lease = await lab.lease()
+        told = told_by(lease)
+        lab.world.link.delay("activity_state", math.inf)
+        lab.world.link.fail("me", Unauthorized, times=math.inf)
+        await asyncio.sleep(LATEST + 1)
+        assert [contact for contact, _when in told] == [False]
+        lab.world.link.heal()
+        await lab.give_back(lease)
+
+    play_engine(story)
+
+
+def test_a_bug_does_not_make_the_watch_blind(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        market = await lab.market()
+        lease, other = await lab.lease(market), await lab.lease(market)
+
+        def fail(*_arguments: object) -> None:
+            raise ZeroDivisionError("a bug")
+
+        lease.on_contact(fail)
+        lab.world.node.faults.vanish(lease.provider_name)
+        await asyncio.sleep(LATEST + 1)
+        lab.world.node.faults.kill_activity(other.activity_id, "seen all the same")
+        assert "seen all the same" in (await other.activity_lost).reason
+        lab.world.node.faults.recover(lease.provider_name)
+        await lab.give_back(lease, other)
+
+    play_engine(story)

@@ -124,6 +124,25 @@ def test_offers_above_a_cap_are_refused_by_name(
     play_engine(story, providers=providers(greedy=prices))
 
 
+def test_an_offer_whose_price_cannot_be_read_is_refused_by_name(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        for offer in lab.world.node.market._offers.values():
+            offer.properties[props.LINEAR_COEFFS] = [0.1, 0.1, 1e300]
+        with pytest.raises(NoOffers, match="prices are not all between 0 and"):
+            await (await lab.market()).take(within=10)
+
+    play_engine(story, providers=1)
+
+
+def test_a_refusal_that_does_not_get_through_is_only_a_courtesy_less(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lab.world.link.fail("reject_proposal", NodeFailure, times=9)
+        with pytest.raises(NoOffers, match="start price"):
+            await (await lab.market()).take(within=10)
+
+    play_engine(story, providers=providers(greedy=(0.0, 0.0, 2.0)))
+
+
 class Fickle(LeastExpensive):
     """Likes everybody at first sight, and nobody at the second."""
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +31,7 @@ from shem.events import (
     PaymentRefused,
     StepSkipped,
 )
+from shem.yagna.models import DocumentStatus
 
 DEAR = [ProviderSettings(coeffs=(0.0, 0.01, 0.5))]
 
@@ -173,9 +176,12 @@ def test_paying_is_repeated_until_it_succeeds(play_engine: Any, call: str, kind:
 def test_an_acceptance_whose_receipt_was_lost_is_repeated_harmlessly(play_engine: Any, call: str) -> None:
     async def story(lab: Any) -> None:
         lab.world.link.cut(call, times=2)
-        await rent(lab, 200)
+        lease = await rent(lab, 200)
         await asyncio.sleep(10)
-        assert len(lab.heard(InvoiceAccepted)) == 1
+        [invoice] = lab.heard(InvoiceAccepted)
+        notes = lab.heard(DebitNoteAccepted)
+        assert len({note.debit_note for note in notes}) == len(notes) == 2
+        assert lab.engine.payments.account(lease.agreement).notes[lease.activity_id] == invoice.amount
 
     play_engine(story, providers=DEAR)
 
@@ -364,3 +370,101 @@ def test_an_allocation_that_is_gone_is_reported_by_each_document(play_engine: An
         assert "the node refused" in refused.reason
 
     play_engine(story, providers=DEAR, leftovers={"open_invoices"})
+
+
+class Odd:
+    """A node that shows some documents otherwise than others would."""
+
+    def __init__(self, api: Any, **changes: Any) -> None:
+        self._api, self._changes = api, changes
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._api, name)
+        if name not in ("debit_note", "invoice"):
+            return call
+
+        async def changed(identifier: str) -> Any:
+            document = await call(identifier)
+            changes = {key: value for key, value in self._changes.items() if hasattr(document, key)}
+            return msgspec.structs.replace(document, **changes)
+
+        return changed
+
+
+def make_odd(lab: Any, **changes: Any) -> None:
+    lab.engine.payments._api = Odd(lab.engine.payments._api, **changes)
+
+
+def test_a_note_without_its_usage_is_checked_against_what_the_node_knows(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        make_odd(lab, usage_counter_vector=None)
+        await rent(lab, 200)
+        await asyncio.sleep(5)
+        assert len(lab.heard(DebitNoteAccepted)) == 2
+        assert lab.heard(PaymentRefused) == []
+
+    play_engine(story, providers=DEAR)
+
+
+def test_usage_the_node_does_not_know_any_more_is_what_was_accepted_before(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        lab.world.link.fail("activity_usage", NotFound, times=math.inf)
+        await rent(lab, 200)
+        await asyncio.sleep(5)
+        assert len(lab.heard(InvoiceAccepted)) == 1
+
+    play_engine(story, providers=DEAR)
+
+
+@pytest.mark.parametrize("status", [DocumentStatus.CANCELLED, DocumentStatus.REJECTED, DocumentStatus.FAILED])
+def test_documents_that_are_not_to_be_paid_are_left_alone(play_engine: Any, status: DocumentStatus) -> None:
+    async def story(lab: Any) -> None:
+        make_odd(lab, status=status)
+        await rent(lab, 200)
+        await asyncio.sleep(5)
+        assert lab.heard(InvoiceAccepted) == lab.heard(DebitNoteAccepted) == lab.heard(PaymentRefused) == []
+        assert "accept_invoice" not in lab.world.calls
+
+    play_engine(story, providers=DEAR, leftovers={"open_invoices", "open_debit_notes"})
+
+
+def test_documents_that_were_accepted_before_are_not_accepted_again(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        await rent(lab, 10)
+        await asyncio.sleep(5)
+        accepted = lab.world.calls.count("accept_invoice")
+        [invoice] = lab.heard(InvoiceAccepted)
+        lab.engine.payments._seen.clear()
+        await lab.engine.payments._take_invoice(invoice.invoice)
+        assert lab.world.calls.count("accept_invoice") == accepted
+        # What was told twice is the test's own doing.
+        await asyncio.sleep(0)
+        lab.world.events.remove(invoice)
+
+    play_engine(story, providers=DEAR)
+
+
+def test_an_event_that_is_given_out_twice_is_one_document(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        await rent(lab, 10)
+        await asyncio.sleep(5)
+        payments = lab.engine.payments
+        payments._invoices_after -= timedelta(hours=1)
+        payments._notes_after -= timedelta(hours=1)
+        assert await payments.poll_invoices()
+        assert await payments.poll_debit_notes()
+        await asyncio.sleep(5)
+        assert (lab.world.calls.count("invoice"), lab.world.calls.count("debit_note")) == (1, 1)
+
+    play_engine(story, providers=DEAR)
+
+
+def test_without_a_run_there_is_no_allocation(play_engine: Any) -> None:
+    async def story(lab: Any) -> None:
+        await lab.engine.stop()
+        with pytest.raises(PaymentError, match="there is no allocation"):
+            _ = lab.engine.payments.allocation_id
+        await lab.engine.payments.keep_until(lab.world.clock.now() + timedelta(days=100))
+        assert "change_allocation" not in lab.world.calls
+
+    play_engine(story)

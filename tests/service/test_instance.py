@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from shem.errors import CommandFailed, IllegalEvent, WaitError
 from shem.events import InstanceMoved, Phase
-from shem.lifecycle import SERVICE, Actor, Cause, Event, Machine, State, reachable
+from shem.lifecycle import SERVICE, Actor, Cause, Event, Expectation, Machine, State, reachable
 from shem.service.instance import MACHINE
 from shem.service.service import Service
 from shem.testing.sim import EPOCH, run
@@ -174,11 +175,11 @@ def test_progress_inside_a_state_ends_with_the_state(stage: type[Any]) -> None:
     async def main() -> None:
         one = stage(Patient)
         one.instance.set_phase(Phase.NEGOTIATING, "3 offers")
-        one.instance.expects = "an offer"
+        one.instance.expect(Expectation("an offer is waited for until", EPOCH + timedelta(seconds=90)))
         assert one.service.phase is Phase.NEGOTIATING
-        assert "next: an offer" in one.instance.why()
+        assert "next: an offer is waited for until 00:01:30 UTC (in 1 min 30 s)" in one.instance.why()
         one.provide()
-        assert one.service.phase is None and one.instance.expects == ""
+        assert one.service.phase is None and one.instance.expects is None
         await asyncio.sleep(1)
         assert one.service.phase is Phase.HANDLER
         await one.end()

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "devnet": "shem.cli.devnet",
     "diagram": "shem.cli.diagram",
     "run": "shem.cli.run",
+    "why": "shem.cli.why",
 }
 
 

@@ -77,7 +77,7 @@ class Order:
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Least level logged; by default warning beside the live table, else info.",
+    help="Least level logged; by default warning on a terminal beside the live table, else info.",
 )
 def command(
     target: str,
@@ -94,7 +94,8 @@ def command(
     Exit code: 0 where every instance ended well or was stopped, 1 where one failed, 2 for wrong input.
     """
     live = sys.stdout.isatty()
-    log.configure(level=log_level or ("warning" if live else "info"))
+    # The table and the log would get in each other's way on one terminal only.
+    log.configure(level=log_level or ("warning" if live and sys.stderr.isatty() else "info"))
     service = load_service(target)
     order = Order(service, instances, dict(params), seconds, budget, dict(images), live)
     try:

@@ -226,7 +226,11 @@ class Activity:
         except (NotFound, Gone):
             # Gone is what it shall be.
             pass
-        self.fire(ActivityEvent.DESTROY, Cause(Actor.ENGINE, "no longer needed"))
+        self.abandon("no longer needed")
+
+    def abandon(self, reason: str) -> None:
+        """It is nobody's any more: destroyed, or without an agreement, which makes its provider end it."""
+        self.fire(ActivityEvent.DESTROY, Cause(Actor.ENGINE, reason))
 
 
 async def create_activity(

@@ -157,7 +157,6 @@ class Batch:
                 continue
             for outcome in outcomes[known:]:
                 news = True
-                self._activity.sign_of_life()
                 await self._take(outcome)
                 known += 1
                 if known == len(self._commands):
@@ -206,6 +205,8 @@ class Batch:
             )
             self._script.fail(failed, outcome.index)
             raise failed from ours
+        # (A failure proves nothing: the node itself ends the scripts of an activity that is given up.)
+        self._activity.sign_of_life()
         if isinstance(command, Deploy):
             self._activity.reached(ActivityState.DEPLOYED)
         elif isinstance(command, Start):

@@ -17,7 +17,7 @@ from shem import props
 from shem.bus import Bus
 from shem.clock import Clock
 from shem.config import PaymentSettings
-from shem.engine.activity import DESTROY_SECONDS, Activity, create_activity
+from shem.engine.activity import CREATE_SECONDS, DESTROY_SECONDS, Activity, create_activity
 from shem.engine.agreement import Agreement, Agreements, SigningPace
 from shem.engine.cleanup import Leftovers, see_through
 from shem.engine.lease import ActivityLease
@@ -230,6 +230,14 @@ class Engine:
         self._activities.append(activity)
         return ActivityLease(activity, self._api, clock=self._clock)
 
+    def seconds_for(self, phase: Phase) -> float:
+        """How long `acquire` mostly takes at most for what it does in one of its phases."""
+        return {
+            Phase.NEGOTIATING: self._settings.offers_within,
+            Phase.AGREEMENT: self._settings.signing.approval,
+            Phase.ACTIVITY: CREATE_SECONDS,
+        }[phase]
+
     async def release(self, lease: ActivityLease, reason: Reason) -> bool:
         """Give a lease back: destroy the activity, end the agreement. Bounded; True where both succeeded."""
         lease.on_contact(None)
@@ -240,7 +248,10 @@ class Engine:
         destroyed = activity.state is ActivityState.TERMINATED or await self._give_back(
             f"destroy {activity.subject}", activity.destroy, within=DESTROY_SECONDS + 5
         )
-        return await self._end_agreement(lease.agreement, reason) and destroyed
+        ended = await self._end_agreement(lease.agreement, reason)
+        if ended and not destroyed:
+            activity.abandon("its agreement has ended, but its provider did not answer")
+        return ended and destroyed
 
     async def _end_agreement(self, agreement: Agreement, reason: Reason) -> bool:
         return await self._give_back(

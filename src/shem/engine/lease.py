@@ -9,7 +9,6 @@ from shem.clock import Clock
 from shem.engine.activity import Activity
 from shem.engine.agreement import Agreement
 from shem.engine.batch import Batch, NodeApi
-from shem.engine.terms import Terms
 from shem.events import Phase
 from shem.ids import ActivityId, NodeId
 from shem.lifecycle import Cause
@@ -45,11 +44,6 @@ class ActivityLease:
     def provider_name(self) -> str:
         """The name it gives itself; not unique."""
         return self.activity.provider_name
-
-    @property
-    def terms(self) -> Terms:
-        """What it costs."""
-        return self.agreement.terms
 
     @property
     def loss(self) -> Cause | None:

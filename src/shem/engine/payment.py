@@ -57,6 +57,8 @@ _log = get_logger("payment")
 
 _RECEIVED = "ReceivedEvent"
 _OPEN = (DocumentStatus.ISSUED, DocumentStatus.RECEIVED)
+#: Accepted: by an earlier call, whose answer was lost.
+_ACCEPTED = (DocumentStatus.ACCEPTED, DocumentStatus.SETTLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,33 +288,35 @@ class Payments:
     async def _take_note(self, note_id: DebitNoteId) -> None:
         note = await self._api.debit_note(note_id)
         account = self._accounts.get(note.agreement_id)
-        if account is None or note.status not in _OPEN:
+        if account is None or note.status not in (*_OPEN, *_ACCEPTED):
             return
         amount = note.total_amount_due
-        if note.usage_counter_vector is not None:
-            expected = account.terms.cost(note.usage_counter_vector)
-        else:
-            expected = await self._expected(account, note.activity_id)
-        acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
-        if await self._accept(
-            "debit note",
-            account,
-            amount,
-            expected,
-            lambda: self._api.accept_debit_note(note_id, acceptance, timeout=ACCEPT_SECONDS),
-        ):
-            # Amounts are cumulative, and an earlier note may be accepted later.
-            account.notes[note.activity_id] = max(amount, account.notes.get(note.activity_id, amount))
-            self._bus.emit(
-                DebitNoteAccepted(
-                    at=self._clock.now(), debit_note=note_id, activity=note.activity_id, amount=amount
-                )
+        if note.status in _OPEN:
+            if note.usage_counter_vector is not None:
+                expected = account.terms.cost(note.usage_counter_vector)
+            else:
+                expected = await self._expected(account, note.activity_id)
+            acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
+            if not await self._accept(
+                "debit note",
+                account,
+                amount,
+                expected,
+                lambda: self._api.accept_debit_note(note_id, acceptance, timeout=ACCEPT_SECONDS),
+            ):
+                return
+        # Amounts are cumulative, and an earlier note may be accepted later.
+        account.notes[note.activity_id] = max(amount, account.notes.get(note.activity_id, amount))
+        self._bus.emit(
+            DebitNoteAccepted(
+                at=self._clock.now(), debit_note=note_id, activity=note.activity_id, amount=amount
             )
+        )
 
     async def _take_invoice(self, invoice_id: InvoiceId) -> None:
         invoice = await self._api.invoice(invoice_id)
         account = self._accounts.get(invoice.agreement_id)
-        if account is None:
+        if account is None or invoice.status not in (*_OPEN, *_ACCEPTED):
             return
         amount = invoice.amount
         if invoice.status in _OPEN:

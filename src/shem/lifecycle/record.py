@@ -50,4 +50,9 @@ class Record(Generic[S, E]):
     cause: Cause
 
     def __str__(self) -> str:
-        return f"{self.seq}. {self.source.value} → {self.dest.value} by {self.event.value} — {self.cause}"
+        return in_words(self.seq, self.source.value, self.event.value, self.dest.value, str(self.cause))
+
+
+def in_words(seq: object, source: str, event: str, dest: str, cause: str) -> str:
+    """A move in one line: the one form in which people read it."""
+    return f"{seq}. {source} → {dest} by {event} — {cause}"

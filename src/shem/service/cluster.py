@@ -13,7 +13,16 @@ from shem.clock import Clock
 from shem.engine.engine import Engine
 from shem.engine.market import Market
 from shem.errors import ConfigError, ServiceDefinitionError, WaitError
-from shem.events import ClusterStarted, ClusterStopped, InstanceCreated, InstanceMoved, SlotEnded
+from shem.events import (
+    ClusterEvent,
+    ClusterStarted,
+    ClusterStopped,
+    InstanceCreated,
+    InstanceMoved,
+    Phase,
+    PhaseChanged,
+    SlotEnded,
+)
 from shem.ids import ClusterId, InstanceId
 from shem.lifecycle import Actor, Cause, Event, Record, State
 from shem.payload import Payload
@@ -156,6 +165,7 @@ class Cluster(Generic[T]):
             policy=slot,
             budgets=self._budgets,
         )
+        instance.replaces = replaces.id if replaces else None
         self._services[instance.id] = service
         self._bus.emit(
             InstanceCreated(
@@ -251,26 +261,44 @@ class Cluster(Generic[T]):
         wanted = frozenset(states)
         if not wanted:
             raise WaitError(f"{self!r}: wait_until() needs at least one state")
+        names = " or ".join(state.value for state in State if state in wanted)
+        await self._until(lambda instance: instance.state in wanted, names, timeout, count)
+
+    async def wait_until_ready(self, *, timeout: float | None = None, count: int | None = None) -> None:
+        """Wait until the instances of all slots (or of `count` of them) are ready (see `Service.is_ready`).
+
+        Raises `WaitError` once too few of them can get there, `TimeoutError` after `timeout` seconds.
+        """
+        await self._until(lambda instance: instance.is_ready, "ready", timeout, count)
+
+    async def _until(
+        self, holds: Callable[[Instance], bool], what: str, timeout: float | None, count: int | None
+    ) -> None:
         needed = len(self._params) if count is None else count
-        news = self._bus.feed(InstanceMoved, SlotEnded, where=lambda event: event.cluster == self.id)
+        news = self._bus.feed(InstanceMoved, SlotEnded, PhaseChanged, where=self._may_matter)
         try:
             async with asyncio.timeout(timeout):
-                while not self._are_in(wanted, needed):
+                while not self._enough(holds, what, needed):
                     await anext(news)
         except StopAsyncIteration:
             raise WaitError(f"{self!r}: the run ended while it was waited for") from None
         finally:
             news.close()
 
-    def _are_in(self, wanted: frozenset[State], needed: int) -> bool:
+    def _may_matter(self, event: ClusterEvent) -> bool:
+        """Whether an event can end a waiting; of progress inside a state only readiness can."""
+        readiness = (Phase.READY, Phase.NOT_READY)
+        progress = isinstance(event, PhaseChanged) and event.phase not in readiness
+        return event.cluster == self.id and not progress
+
+    def _enough(self, holds: Callable[[Instance], bool], what: str, needed: int) -> bool:
         slots = self._supervisor.slots
-        if sum(slot.instance.state in wanted for slot in slots) >= needed:
+        if sum(holds(slot.instance) for slot in slots) >= needed:
             return True
-        hopeless = [slot.instance for slot in slots if slot.ended and slot.instance.state not in wanted]
+        hopeless = [slot.instance for slot in slots if slot.ended and not holds(slot.instance)]
         if len(slots) - len(hopeless) < needed:
-            names = " or ".join(state.value for state in State if state in wanted)
             stories = "\n".join(instance.why() for instance in hopeless)
-            raise WaitError(f"{self!r}: too few instances can still become {names}:\n{stories}")
+            raise WaitError(f"{self!r}: too few instances can still become {what}:\n{stories}")
         return False
 
     async def moves(self) -> AsyncIterator[Record[State, Event]]:

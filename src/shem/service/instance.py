@@ -23,9 +23,22 @@ from typing import Final, Protocol
 from shem.bus import Bus
 from shem.clock import Clock
 from shem.errors import ActivityGone, WaitError
-from shem.events import InstanceMoved, Phase, PhaseChanged
+from shem.events import ExpectationChanged, InstanceMoved, Phase, PhaseChanged
 from shem.ids import ClusterId, InstanceId
-from shem.lifecycle import SERVICE, Actor, Cause, Event, Machine, Move, Record, State, reachable
+from shem.lifecycle import (
+    SERVICE,
+    Actor,
+    Cause,
+    Event,
+    Expectation,
+    Machine,
+    Move,
+    Record,
+    State,
+    Step,
+    Story,
+    reachable,
+)
 from shem.service.context import WorkContext
 from shem.service.driver import HandlerDriver, Lease
 from shem.service.hooks import StateHooks
@@ -71,7 +84,11 @@ class Instance:
         starts: how often it has been Starting.
         lease: its activity, from RunService until it is given up.
         context: the present, or last, activity as handlers see it.
-        expects: what comes next and when, for people.
+        replaces: the terminated instance that it followed in its slot.
+        expects: what comes next and when, for people; None once it has moved, until somebody knows.
+        start_is_probed: whether a startup probe decides when it is Running.
+        start_is_exhausted: whether StartSuccessful is held back for that, now that `start()` is exhausted.
+        readiness_is_probed: whether a readiness probe decides when it is ready.
     """
 
     def __init__(
@@ -93,7 +110,11 @@ class Instance:
         self.lease: Lease | None = None
         self.context: WorkContext | None = None
         self.starts = 0
-        self.expects = ""
+        self.replaces: InstanceId | None = None
+        self.expects: Expectation | None = None
+        self.start_is_probed = self.start_is_exhausted = False
+        self.readiness_is_probed = False
+        self._ready: bool | None = None
         self._clock, self._bus, self._policy = clock, bus, policy
         self._driver = HandlerDriver(self, service, clock=clock, bus=bus, cleanup=self.budgets.cleanup)
         self._hooks = StateHooks(service, timeout=self.budgets.hook)
@@ -189,8 +210,16 @@ class Instance:
             cause=cause,
         )
         self._records.append(record)
-        self.phase, self.expects = None, ""
-        self._bus.emit(InstanceMoved(at=now, cluster=self.cluster_id, instance=self.id, record=record))
+        self.phase = self.expects = self._ready = None
+        self._bus.emit(
+            InstanceMoved(
+                at=now,
+                cluster=self.cluster_id,
+                instance=self.id,
+                record=record,
+                provider=self._provider_name,
+            )
+        )
         self._hooks.moved(record)
 
     # --- the lease
@@ -200,6 +229,7 @@ class Instance:
         self.lease = lease
         self.context = self.service._ctx = WorkContext(lease.activity)
         self.starts += 1
+        self.start_is_exhausted = False
         self.fire(Event.RUN_SERVICE, cause)
 
     def notice_loss(self) -> None:
@@ -223,12 +253,21 @@ class Instance:
         self.notice_loss()
         if len(self._records) > before:
             return
-        if error is None:
+        if error is None and self.state is State.STARTING and self.start_is_probed:
+            self.start_is_exhausted = True
+            self._wake_waiters()
+        elif error is None:
             self.fire(_SUCCESS[self.state], Cause(Actor.HANDLER, f"{name}() is exhausted"))
         elif self.state is State.STARTING:
             self.start_failed(f"{name}() raised", error)
         else:
             self.fire(Event.SERVICE_ERROR, Cause(Actor.HANDLER, f"{name}() raised", error))
+
+    def start_passed(self) -> None:
+        """The startup probe has passed: raise the StartSuccessful that was held back for it."""
+        if self.state is State.STARTING and self.start_is_exhausted:
+            reason = "start() is exhausted, and the startup probe has passed"
+            self.fire(Event.START_SUCCESSFUL, Cause(Actor.HANDLER, reason))
 
     def start_failed(self, reason: str, error: BaseException | None) -> None:
         """Starting came to nothing: raise RetryStart or StartFailed, as policy says."""
@@ -266,8 +305,33 @@ class Instance:
                 first = record.cause.error
         return first
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is Running and, where there is a readiness probe, that one passes."""
+        return self.state is State.RUNNING and (bool(self._ready) or not self.readiness_is_probed)
+
+    def set_ready(self, ready: bool, detail: str = "") -> None:
+        """The readiness probe has decided, while Running."""
+        self._ready = ready
+        self._show(Phase.READY if ready else Phase.NOT_READY, detail)
+
+    def expect(self, expects: Expectation) -> None:
+        """Note down what comes next, until it moves or something else is expected."""
+        if expects == self.expects:
+            return
+        self.expects = expects
+        self._bus.emit(
+            ExpectationChanged(
+                at=self._clock.now(), cluster=self.cluster_id, instance=self.id, expects=expects
+            )
+        )
+
     def set_phase(self, phase: Phase, detail: str = "") -> None:
-        """Note progress inside the state."""
+        """Note progress inside the state; of a handler only where no readiness is to be shown."""
+        if self._ready is None or phase not in (Phase.HANDLER, Phase.SCRIPT):
+            self._show(phase, detail)
+
+    def _show(self, phase: Phase, detail: str) -> None:
         if phase is self.phase:
             return
         self.phase = phase
@@ -310,6 +374,10 @@ class Instance:
             raise WaitError(f"{self.subject} will never be {_names(wanted)}:\n{self.why()}")
         return reached[0]
 
+    async def start_exhausted(self) -> None:
+        """Wait until StartSuccessful is held back for the startup probe."""
+        await self._until(lambda: self.start_is_exhausted)
+
     async def moved_since(self, seq: int) -> None:
         """Wait for a move later than the record with number `seq`."""
         await self._until(lambda: len(self._records) > seq)
@@ -339,16 +407,24 @@ class Instance:
 
     def why(self) -> str:
         """What happened to it and who caused it, in a few lines, and what comes next."""
+        story = Story(
+            subject=f"{type(self.service).__name__} {self.id} (slot {self.slot})",
+            state=self.state.value,
+            provider=self._provider_name,
+            phase=self.phase.value if self.phase else "",
+            replaces=self.replaces or "",
+            steps=tuple(Step.of(record) for record in self._records),
+            expects=self.expects,
+        )
+        timed = self.expects is not None and self.expects.at is not None
+        return story.told(self._clock.now() if timed else None)
+
+    @property
+    def _provider_name(self) -> str:
         # While Pending the context is that of a failed start, whose provider has no part in it any more.
-        context = self.context if self.state is not State.PENDING else None
-        provider = f" on {context.provider_name}" if context else ""
-        phase = f" ({self.phase.value})" if self.phase else ""
-        name = type(self.service).__name__
-        lines = [f"{name} {self.id} (slot {self.slot}) is {self.state.value}{provider}{phase}"]
-        lines += [f"  {record.at:%H:%M:%S}  {record}" for record in self._records]
-        if self.expects:
-            lines.append(f"  next: {self.expects}")
-        return "\n".join(lines)
+        if self.context is None or self.state is State.PENDING:
+            return ""
+        return self.context.provider_name
 
 
 def _names(states: frozenset[State]) -> str:

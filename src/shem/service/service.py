@@ -40,6 +40,10 @@ class InstanceView(Protocol):
         """Its progress inside that state."""
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it is Running and its readiness probe, if it has one, passes."""
+
+    @property
     def records(self) -> Sequence[Record[State, Event]]:
         """All its moves."""
 
@@ -150,6 +154,11 @@ class Service:
         return self.state in (State.STARTING, State.RUNNING, State.STOPPING)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it is fit for use: Running and, where there is a readiness probe, that one passes."""
+        return self.instance.is_ready
+
+    @property
     def records(self) -> Sequence[Record[State, Event]]:
         """All moves so far; a path of the table."""
         return self.instance.records
@@ -188,5 +197,5 @@ class Service:
         return await self.instance.wait_for(*states, timeout=timeout)
 
     def why(self) -> str:
-        """What happened to the instance and who caused it, in a few lines."""
+        """What happened to the instance, who caused it, what comes next and when, in a few lines."""
         return self.instance.why()

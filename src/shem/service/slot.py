@@ -9,17 +9,21 @@ state          what the slot does
 =============  ========================================================================================
 Pending        gives back the lease of a failed start, acquires one, raises RunService; or StartFailed
 Starting       waits; after `start_timeout`: RetryStart or StartFailed
-Running        waits, and asks the probe
+Running        waits
 Stopping       waits; after `stop_timeout`: ServiceError
 Unresponsive   waits; after the grace: UnresponsiveTimeout
 Terminated     gives the lease back, then fills the slot again or gives it up
 =============  ========================================================================================
+
+Beside it, while Starting and Running, a `Prober` asks the service's own probes. In each state the slot notes
+down on the instance what comes next and when (`Instance.expects`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from shem.bus import Bus
@@ -41,11 +45,12 @@ from shem.events import Phase, SlotEnded, StepSkipped
 from shem.ids import ClusterId, NodeId
 from shem.lifecycle import Actor, Cause, Event, State
 from shem.log import get_logger
-from shem.script import Script
+from shem.service import outlook
 from shem.service.driver import cut_short
 from shem.service.instance import Instance
 from shem.service.policy import Attempts, PenaltyBox, RestartPolicy
-from shem.service.probe import Probe
+from shem.service.probe import Probe, Reach
+from shem.service.probing import Prober
 from shem.yagna.models import Reason
 
 _log = get_logger("supervisor")
@@ -69,9 +74,11 @@ class Supervision:
     respawn_unstarted: bool = True
     """Whether a failed start is tried again on another provider."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
-    probe: Probe | None = None
+    probes: tuple[Probe, ...] = ()
+    reach: Reach | None = None
+    """How probes reach the service over the network."""
     start_timeout: float = 600.0
-    """Budget of one `start()`, deploying included."""
+    """Budget of one `start()`, deploying and the startup probe included."""
     stop_timeout: float = 60.0
     """Budget of `shutdown()`."""
     unresponsive_grace: float = 120.0
@@ -85,11 +92,15 @@ class SlotMaster(Protocol):
     def in_a_hurry(self) -> bool:
         """Whether nobody waits for `shutdown()` any more."""
 
+    @property
+    def drains_at(self) -> datetime:
+        """When everything is stopped, before the agreements expire."""
+
     def make(self, slot: Slot, replaces: Instance | None) -> Instance:
         """A new instance for a slot."""
 
-    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
-        """Begin to give a lease back; the supervisor owns the task."""
+    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[bool]:
+        """Begin to give a lease back; the supervisor owns the task. True where all of it was done."""
 
 
 class Slot:
@@ -122,6 +133,8 @@ class Slot:
         self._over = asyncio.Event()
         self.skipped: list[str] = []
         self.instance = master.make(self, None)
+        self.instance.expect(outlook.beginning())
+        self._prober = self._prober_of(self.instance)
 
     async def keep(self) -> None:
         """Keep the slot filled, for as long as policy says and nobody stops it."""
@@ -145,12 +158,23 @@ class Slot:
             if why_not is not None:
                 return why_not
             self._attempts.failed()
-            if await self._stopped_within(self._attempts.pause()):
+            pause = self._attempts.pause()
+            self.instance.expect(outlook.replacement(self._in(pause)))
+            if await self._stopped_within(pause):
                 return ""
-            self.instance = self._master.make(self, self.instance)
+            last, self.instance = self.instance, self._master.make(self, self.instance)
+            self._prober = self._prober_of(self.instance)
+            last.expect(outlook.replaced(self.instance.id))
+
+    def _prober_of(self, instance: Instance) -> Prober:
+        return Prober(instance, self._settings.probes, reach=self._settings.reach, clock=self._clock)
+
+    def _in(self, seconds: float) -> datetime:
+        return self._clock.now() + timedelta(seconds=seconds)
 
     def _end(self, reason: str) -> None:
         self._over.set()
+        self.instance.expect(outlook.empty(reason or self._plain_reason()))
         self._bus.emit(
             SlotEnded(at=self._clock.now(), cluster=self._cluster_id, slot=self.number, reason=reason)
         )
@@ -205,8 +229,23 @@ class Slot:
         if failed and not policy.worth_retrying(instance.error):
             return f"{blame_of(instance.error).value} errors are not tried again: {instance.error}"
         if not self._attempts.left:
-            return f"it was tried again {self._attempts.failures} times within {policy.per:g} s: {last.cause}"
+            times = "once" if policy.attempts == 1 else f"{policy.attempts} times"
+            return f"it was tried again {times} within {policy.per:g} s: {_cause_of_failure(instance)}"
         return None
+
+    def _plain_reason(self) -> str:
+        """Why the slot is not filled again where nobody would expect it to be."""
+        records = self.instance.records
+        by = next((r.cause.actor for r in records if r.event is Event.SHUTDOWN), None)
+        if by in (Actor.USER, Actor.CLOCK):
+            return "it was stopped" if by is Actor.USER else "its agreement was about to expire"
+        failed = self.instance.error is not None or any(record.event in _FAILURES for record in records)
+        if failed and not any(record.dest is State.RUNNING for record in records):
+            return "it could not be started"
+        if failed and self._settings.restart.on == "never":
+            return "restart is 'never'"
+        due = failed or self._settings.restart.on == "always"
+        return "it was stopped" if due and self._stopping.is_set() else "it has finished"
 
     def may_retry(self, instance: Instance, error: BaseException | None) -> bool:
         """Whether a start that failed shall be tried on another provider (see `StartPolicy`)."""
@@ -226,19 +265,19 @@ class Slot:
                 case State.PENDING:
                     await self._provision(instance, seq)
                 case State.STARTING:
-                    if not await self._moved(instance, seq, self._settings.start_timeout):
-                        limit = self._settings.start_timeout
-                        late = HandlerTimeout(f"start() took longer than {limit:g} s")
-                        instance.start_failed("start() overran its budget", late)
+                    await self._watch_starting(instance, seq)
                 case State.RUNNING:
-                    await self._watch_running(instance, seq)
+                    instance.expect(outlook.drain(self._master.drains_at))
+                    async with self._prober.at_work():
+                        await self._moved(instance, seq, None)
                 case State.STOPPING:
                     budget = 0.0 if self._master.in_a_hurry else self._settings.stop_timeout
+                    instance.expect(outlook.shutdown(self._in(budget)))
                     if not await self._moved(instance, seq, budget):
                         self._cut_short(instance)
                 case State.UNRESPONSIVE:
                     grace = self._settings.unresponsive_grace
-                    instance.expects = f"given up unless it answers within {grace:g} s"
+                    instance.expect(outlook.silence(self._in(grace)))
                     if not await self._moved(instance, seq, grace):
                         silent = ProviderSilent(f"the provider was silent for {grace:g} s more")
                         instance.fire(
@@ -256,43 +295,15 @@ class Slot:
             return len(instance.records) > seq
         return True
 
-    async def _watch_running(self, instance: Instance, seq: int) -> None:
-        if self._settings.probe is None:
-            await self._moved(instance, seq, None)
-            return
-        probing = asyncio.get_running_loop().create_task(
-            self._probe(instance, self._settings.probe), name=f"probe of {instance.id}"
-        )
-        try:
-            await self._moved(instance, seq, None)
-        finally:
-            probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
-
-    async def _probe(self, instance: Instance, probe: Probe) -> None:
-        bad = 0
-        while True:
-            await asyncio.sleep(probe.period)
-            lease = instance.lease
-            if lease is None:
-                return
-            error: Exception | None = None
-            try:
-                async with asyncio.timeout(probe.timeout):
-                    wrong = await probe.ask(
-                        instance.service, lambda script: self._run_aside(instance, script)
-                    )
-            except Exception as raised:  # the check is foreign code: whatever it raises is a bad answer
-                wrong, error = f"it raised {type(raised).__name__}", raised
-            bad = bad + 1 if wrong else 0
-            if bad >= probe.failures:
-                reason = f"{bad} liveness probes in a row failed, the last because {wrong}"
-                instance.fire(Event.SERVICE_ERROR, Cause(Actor.PROBE, reason, error))
-                return
-
-    async def _run_aside(self, instance: Instance, script: Script) -> None:
-        if instance.lease is not None:
-            await instance.lease.execute(script, lambda _phase: None)
+    async def _watch_starting(self, instance: Instance, seq: int) -> None:
+        limit = self._settings.start_timeout
+        instance.expect(outlook.start(self._in(limit), probed=instance.start_is_probed))
+        async with self._prober.at_work():
+            if not await self._moved(instance, seq, limit):
+                probing = instance.start_is_exhausted
+                what = "the startup probe had not passed" if probing else "start() had not ended"
+                late = HandlerTimeout(f"{what} within {limit:g} s")
+                instance.start_failed("start() overran its budget", late)
 
     # --- Pending
 
@@ -301,7 +312,9 @@ class Slot:
         if instance.lease is not None and not await self._prepare_retry(instance, seq):
             return
         acquiring = asyncio.get_running_loop().create_task(
-            self._engine.acquire(self._market, avoid=self._avoid(), progress=instance.set_phase),
+            self._engine.acquire(
+                self._market, avoid=self._avoid(), progress=lambda phase: self._acquiring(instance, phase)
+            ),
             name=f"acquire for {instance.id}",
         )
         await self._race(acquiring, instance, seq)
@@ -318,6 +331,11 @@ class Slot:
             self._master.release(self, acquiring.result(), unwanted)
         elif instance.state is State.PENDING:
             await self._provision_failed(instance, seq, error)
+
+    def _acquiring(self, instance: Instance, phase: Phase) -> None:
+        if instance.state is State.PENDING:
+            instance.set_phase(phase)
+            instance.expect(outlook.acquiring(phase, self._in(self._engine.seconds_for(phase))))
 
     async def _race(self, work: asyncio.Task[Any], instance: Instance, seq: int) -> None:
         """Wait until the work is done or the instance has moved, and then cancel the other."""
@@ -359,6 +377,7 @@ class Slot:
 
     async def _prepare_retry(self, instance: Instance, seq: int) -> bool:
         """A start has failed: clean up and wait a little. False where the instance moved meanwhile."""
+        instance.expect(outlook.cleaning_up())
         await self._handlers_finished(instance)
         lease = instance.lease
         assert isinstance(lease, ActivityLease)
@@ -372,6 +391,8 @@ class Slot:
         pause = self._attempts.pause()
         instance.set_phase(Phase.WAITING, f"{pause:.1f} s before the next provider is tried")
         await self._reset(instance, seq)
+        if instance.state is State.PENDING:
+            instance.expect(outlook.next_start(self._in(pause)))
         return not await self._moved(instance, seq, pause)
 
     async def _reset(self, instance: Instance, seq: int) -> None:
@@ -410,6 +431,8 @@ class Slot:
         instance.set_phase(Phase.WAITING, f"{pause:.1f} s, after: {error}")
         if isinstance(error, NoOffers):
             await self._market.renew()
+        if instance.state is State.PENDING:
+            instance.expect(outlook.next_search(self._in(pause), error))
         await self._moved(instance, seq, pause)
 
     def _gives_up_search(self, error: ProvisionError) -> bool:
@@ -436,12 +459,17 @@ class Slot:
     async def _hand_back(self, instance: Instance) -> None:
         """Give back what an instance holds, and wait until nothing of it is at work any more."""
         await self._handlers_finished(instance)
-        lease = instance.lease
+        await self._prober.close()
+        lease, released = instance.lease, True
         if isinstance(lease, ActivityLease):
             instance.give_up_lease()
             instance.set_phase(Phase.RELEASING)
-            await asyncio.wait([self._master.release(self, lease, _reason_of(instance))])
-        instance.phase = None
+            instance.expect(outlook.releasing())
+            releasing = self._master.release(self, lease, _reason_of(instance))
+            await asyncio.wait([releasing])
+            released = not releasing.cancelled() and releasing.result()
+        if released:
+            instance.set_phase(Phase.RELEASED)
         await instance.hooks_finished()
 
     async def _handlers_finished(self, instance: Instance) -> None:
@@ -462,6 +490,17 @@ class Slot:
         except TimeoutError:
             return False
         return True
+
+
+def _cause_of_failure(instance: Instance) -> Cause:
+    """What first went wrong since it was last Pending; what followed from it is not the cause."""
+    causes: list[Cause] = []
+    for record in instance.records:
+        if record.dest is State.PENDING:
+            causes.clear()
+        elif record.event in _FAILURES or record.cause.error is not None:
+            causes.append(record.cause)
+    return causes[0] if causes else instance.records[-1].cause
 
 
 def _reason_of(instance: Instance) -> Reason:

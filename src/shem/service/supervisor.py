@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from shem.bus import Bus
 from shem.clock import Clock
@@ -33,6 +34,7 @@ class Supervisor:
     Attributes:
         stopping: whether nothing is to be started any more.
         in_a_hurry: whether nobody waits for `shutdown()` any more.
+        drains_at: when everything is stopped, before the agreements expire.
         instances: every instance there ever was, in the order of their making.
     """
 
@@ -57,8 +59,12 @@ class Supervisor:
         self._box = PenaltyBox(settings.restart.penalty, clock)
         self._slots: list[Slot] = []
         self._keeping: set[asyncio.Task[None]] = set()
-        self._releases: set[asyncio.Task[None]] = set()
-        self._drain_timer = self._set_drain_timer()
+        self._releases: set[asyncio.Task[bool]] = set()
+        left = (market.expires - clock.now()).total_seconds()
+        # A run that is shorter than its own drain would otherwise stop before it began.
+        drain = min(settings.stop_timeout + DRAIN_MARGIN, left / 4)
+        self.drains_at: datetime = market.expires - timedelta(seconds=drain)
+        self._drain_timer = asyncio.get_running_loop().call_later(left - drain, self._drain)
 
     # --- slots
 
@@ -108,8 +114,8 @@ class Supervisor:
         self.instances.append(instance)
         return instance
 
-    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[None]:
-        """Begin to give a lease back."""
+    def release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> asyncio.Task[bool]:
+        """Begin to give a lease back; true where all of it was done."""
         task = asyncio.get_running_loop().create_task(
             self._release(slot, lease, reason), name=f"release {lease.activity_id}"
         )
@@ -117,10 +123,12 @@ class Supervisor:
         task.add_done_callback(self._releases.discard)
         return task
 
-    async def _release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> None:
+    async def _release(self, slot: Slot, lease: ActivityLease, reason: Reason) -> bool:
         # The engine has told the bus what it could not do.
-        if not await self._engine.release(lease, reason):
+        done = await self._engine.release(lease, reason)
+        if not done:
             slot.skipped.append(f"release of {lease.activity.subject}: not done in time")
+        return done
 
     # --- stopping
 
@@ -152,12 +160,6 @@ class Supervisor:
         while pending := [*self._keeping, *self._releases]:
             await asyncio.wait(pending)
         return [step for slot in self._slots for step in slot.skipped]
-
-    def _set_drain_timer(self) -> asyncio.TimerHandle:
-        left = (self._market.expires - self._clock.now()).total_seconds()
-        # A run that is shorter than its own drain would otherwise stop before it began.
-        drain = min(self._settings.stop_timeout + DRAIN_MARGIN, left / 4)
-        return asyncio.get_running_loop().call_later(left - drain, self._drain)
 
     def _drain(self) -> None:
         self.stop_all(Cause(Actor.CLOCK, f"its agreements end at {self._market.expires:%H:%M:%S} UTC"))

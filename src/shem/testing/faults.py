@@ -146,12 +146,13 @@ class Faults:
         happened: those that came about, when.
     """
 
-    def __init__(self, faults: Sequence[Fault], node: Node, link: PlannedLink) -> None:
-        self._faults, self._node, self._link = faults, node, link
+    def __init__(self, faults: Sequence[Fault], link: PlannedLink) -> None:
+        self._faults, self._link = faults, link
         self.happened: list[Happening] = []
 
-    def arm(self) -> None:
-        """Let each fault come about when it is due."""
+    def arm(self, node: Node) -> None:
+        """Let each fault come about on this node when it is due."""
+        self._node = node
         loop = asyncio.get_running_loop()
         for fault in self._faults:
             if fault.kind in COMMAND_FAULTS:
@@ -209,6 +210,8 @@ class Faults:
                 self._node.market.unsubscribe(demand.owner, DemandId(demand.id))
 
     def _provider_does(self, fault: Fault) -> None:
+        if not self._node.providers:
+            return
         order, agreement = self._node.faults, self._agreement(fault.which)
         provider = self._provider(fault.which, agreement)
         activity = self._activity(agreement)

@@ -36,10 +36,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something of the plan came about: when (virtual seconds), and what."""
+    """Something of the plan came about: when (virtual seconds), what, and the id of the instance it was about."""
 
     at: float
     what: Fault | Action
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class InstanceLife:
     """One instance at the end.
 
     Attributes:
+        made_at: when it was made, in virtual seconds.
         why: its story, as `why()` tells it.
         replaces: the instance that it took the place of.
         activities: the activities that it was given, in order.
@@ -74,6 +76,7 @@ class InstanceLife:
 
     id: InstanceId
     slot: int
+    made_at: float
     state: State
     records: tuple[Record[State, Event], ...]
     why: str
@@ -131,6 +134,7 @@ class Life:
         refused: what kept the program from running the service, if anything did.
         left_at, ended_at: when the program left the context of the `Golem`, and when that was done.
         audit, agreements, activities, invoices: what the node knows in the end.
+        bills: of every debit note and invoice, the agreement.
         noticed: what was seen to be wrong while it went on: states that were not true, bugs that were logged,
             tasks that were left behind.
         problems: which invariants it violates; empty for a good life.
@@ -154,6 +158,7 @@ class Life:
     agreements: tuple[AgreementFact, ...]
     activities: tuple[ActivityFact, ...]
     invoices: tuple[InvoiceFact, ...]
+    bills: tuple[tuple[str, AgreementId], ...]
     noticed: tuple[str, ...]
     seconds: float
     steps: int

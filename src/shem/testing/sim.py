@@ -81,49 +81,55 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._now
 
     def _run_once(self) -> None:
+        # All the time until it is stopped, not one round: a simulation lives in this loop.
         ready, timers = self._ready, self._scheduled  # type: ignore[attr-defined]  # see the module
-        self._drop_cancelled(timers)
-        if not ready:
-            if not timers:
-                if self._stopping:  # type: ignore[attr-defined]  # see the module
-                    return
-                self._report_deadlock()
-            if timers[0]._when > self._now:
-                self._now, self._steps_at_once = timers[0]._when, 0
-        while timers and timers[0]._when <= self._now:
-            handle = heapq.heappop(timers)
-            handle._scheduled = False
+        while True:
+            while timers and timers[0]._cancelled:
+                heapq.heappop(timers)._scheduled = False
+            if not ready and not self._to_next_timer(timers):
+                return
+            while timers and timers[0]._when <= self._now:
+                handle = heapq.heappop(timers)
+                handle._scheduled = False
+                if not handle._cancelled:
+                    ready.append(handle)
+            if not ready:
+                continue
+            handle = ready.popleft() if self._choose is None or len(ready) == 1 else self._take(ready)
+            self.steps += 1
+            self._steps_at_once += 1
+            if self._steps_at_once > self._max_steps_at_once:
+                raise SimLivelock(f"{self._steps_at_once} steps at t={self._now} s without time moving")
+            if self._at_step and (action := self._at_step.pop(self.steps, None)) is not None:
+                action()
             if not handle._cancelled:
-                ready.append(handle)
-        if not ready:
-            return
-        handle = self._take(ready)
-        self.steps += 1
-        self._steps_at_once += 1
-        if self._steps_at_once > self._max_steps_at_once:
-            raise SimLivelock(f"{self._steps_at_once} steps at t={self._now} s without time moving")
-        if (action := self._at_step.pop(self.steps, None)) is not None:
-            action()
-        if not handle._cancelled:
-            handle._run()
+                handle._run()
+            if self._stopping:  # type: ignore[attr-defined]  # see the module
+                return
 
-    def _drop_cancelled(self, timers: list[Any]) -> None:
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
+    def _to_next_timer(self, timers: list[Any]) -> bool:
+        """Let time pass until something is due; false where nothing is, because the loop has been stopped."""
+        if not timers:
+            if self._stopping:  # type: ignore[attr-defined]  # see the module
+                return False
+            self._report_deadlock()
+        if timers[0]._when > self._now:
+            self._now, self._steps_at_once = timers[0]._when, 0
+        return True
 
     def _take(self, ready: Any) -> Any:
-        """The next handle; where a chooser is set, perhaps that of another task than the first's."""
+        """The next handle; perhaps, if the chooser says so, that of another task than the first's."""
         place = 0
-        if self._choose is not None and len(ready) > 1:
-            first_of_task: dict[int, int] = {}
-            for position, handle in enumerate(ready):
-                owner = getattr(handle._callback, "__self__", None)
-                if not isinstance(owner, asyncio.Task):
-                    break
-                first_of_task.setdefault(id(owner), position)
-            if len(first_of_task) > 1:
-                places = list(first_of_task.values())
-                place = places[self._choose(len(places)) % len(places)]
+        first_of_task: dict[int, int] = {}
+        for position, handle in enumerate(ready):
+            owner = getattr(handle._callback, "__self__", None)
+            if not isinstance(owner, asyncio.Task):
+                break
+            first_of_task.setdefault(id(owner), position)
+        if len(first_of_task) > 1:
+            assert self._choose is not None, "there is a choice only where there is a chooser"
+            places = list(first_of_task.values())
+            place = places[self._choose(len(places)) % len(places)]
         handle = ready[place]
         del ready[place]
         return handle

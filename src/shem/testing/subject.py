@@ -7,7 +7,7 @@ class that behaves alike, notes down each run of each handler, and does wrong wh
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from shem.ids import ActivityId, InstanceId
 from shem.payload import Payload, VmPayload
 from shem.script import Script
+from shem.service.context import WorkContext
 from shem.service.handlers import HANDLERS, Handler
 from shem.service.service import Service
 from shem.testing.life import HandlerRun
@@ -131,11 +132,12 @@ class Watch:
     Attributes:
         faults: what they do wrong.
         scripts: what they yielded.
-        objections: rules of handlers that were seen to be broken while they ran.
+        activities: the activities that each service object was given, in order, by the object's `id()`.
     """
 
     faults: Sequence[HandlerFault] = ()
     scripts: list[Script] = field(default_factory=list)
+    activities: dict[int, list[ActivityId]] = field(default_factory=lambda: defaultdict(list))
     _runs: list[_Run] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
 
@@ -144,6 +146,7 @@ class Watch:
         members: dict[str, Any] = {name: _watched(self, service_class, name) for name in HANDLERS}
         planned = {fault.handler for fault in self.faults}
         members["reset"] = _beside(self, service_class, "reset")
+        members["_ctx"] = property(_context_of, self._give_context)
         members |= {
             name: _beside(self, service_class, name)
             for name in BESIDE_HANDLERS
@@ -168,6 +171,10 @@ class Watch:
         run = _Run(service, handler, context.id if context else None, _time(), faults)
         self._runs.append(run)
         return run
+
+    def _give_context(self, service: Service, context: WorkContext) -> None:
+        self.activities[id(service)].append(context.id)
+        service.__dict__["_ctx"] = context
 
     def runs(self) -> tuple[HandlerRun, ...]:
         """Every run there was."""
@@ -206,6 +213,8 @@ def _watched(watch: Watch, service_class: type[Service], name: str) -> Any:
         except GeneratorExit:
             run.outcome = "closed"
             if run.has(_K.IGNORES_CLOSE):
+                # It hangs at this yield for ever: nobody can make it go on.
+                run.ended = _time()
                 yield self._ctx.new_script()
             raise
         except asyncio.CancelledError:
@@ -215,12 +224,16 @@ def _watched(watch: Watch, service_class: type[Service], name: str) -> Any:
             run.outcome, run.error = "raised", error
             raise
         finally:
-            try:
-                await run.clean_up()
-            finally:
-                run.ended = _time()
-                if run.outcome == "running":
-                    run.outcome = "exhausted"
+            if run.ended is None:
+                try:
+                    await run.clean_up()
+                except PlannedError as error:
+                    run.outcome, run.error = "raised", error
+                    raise
+                finally:
+                    run.ended = _time()
+                    if run.outcome == "running":
+                        run.outcome = "exhausted"
 
     handler.__name__, handler.__qualname__ = name, f"{service_class.__qualname__}.{name}"
     return handler
@@ -246,6 +259,10 @@ def _beside(watch: Watch, service_class: type[Service], name: str) -> Any:
             run.ended = _time()
 
     return function
+
+
+def _context_of(service: Service) -> WorkContext | None:
+    return service.__dict__.get("_ctx")
 
 
 def _time() -> float:

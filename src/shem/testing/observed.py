@@ -1,0 +1,382 @@
+"""Watching how the user's own handlers behave through one life: what they raise, when they let go, what they leave.
+
+`Observer.over` makes a subclass of a service that behaves alike. Handlers are driven through it step by step,
+so that their own time, virtual and real, is told apart from that of the scripts they sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import sysconfig
+import types
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final, TypeVar
+
+from shem.errors import ShemError
+from shem.lifecycle import State
+from shem.script import Script
+from shem.script.commands import Download
+from shem.service.handlers import HANDLERS, HandlerStream
+from shem.service.service import Service
+from shem.testing.scratch import Scratch
+from shem.testing.steady import Interrupted, Stopwatch
+
+S = TypeVar("S", bound=Service)
+
+#: What else of the user's is called, besides handlers.
+BESIDE: Final = ("reset", *(f"on_{state.value}" for state in State))
+
+_SHEM: Final = str(Path(__file__).parents[1])
+_LIBRARY: Final = sysconfig.get_path("stdlib")
+#: What shem keeps in a service object.
+_OURS: Final = frozenset({"_ctx", "_instance"})
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of one handler, hook, or `reset()`.
+
+    Attributes:
+        handler, service: which, and whose.
+        number: which run of it by this object it is, from 1.
+        commands: the commands of the scripts that it yielded, in order.
+        scripts: these scripts.
+        place: where it was last, as ``file:line``.
+        own: its own virtual time, in seconds: not that of its scripts.
+        cancels: how often it was cancelled.
+        let_go_at: when it was first cancelled or closed, in virtual seconds.
+        ended_at: when it ended; None where it never did.
+        went_on: it yielded something after it had been cancelled, or closed.
+        wrong: what it yielded that is no script.
+        error: what it raised that is none of shem's; `in_cleanup` where that was when it was closed.
+        blocked: its longest step in real time, in seconds, and where that was; 0 where none was too long.
+    """
+
+    handler: str
+    service: Service
+    number: int
+    began_at: float
+    commands: list[str] = field(default_factory=list)
+    scripts: list[Script] = field(default_factory=list)
+    place: str = ""
+    own: float = 0.0
+    cancels: int = 0
+    let_go_at: float | None = None
+    ended_at: float | None = None
+    went_on: bool = False
+    wrong: str = ""
+    error: BaseException | None = None
+    in_cleanup: bool = False
+    blocked: float = 0.0
+    blocked_at: str = ""
+    left_behind: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Begun:
+    """A task that the user's code began, and where."""
+
+    task: asyncio.Task[Any]
+    place: str
+
+
+class Observer:
+    """Watches one life of a service.
+
+    Attributes:
+        runs: every run of everything of the user's, in order.
+        tasks: every task that the user's code began.
+    """
+
+    def __init__(self, watch: Stopwatch, scratch: Scratch) -> None:
+        self.runs: list[Run] = []
+        self.tasks: list[Begun] = []
+        self._watch, self._scratch = watch, scratch
+        self._counts: Counter[tuple[int, str]] = Counter()
+        self._first: dict[int, dict[str, Any]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def over(self, service_class: type[S]) -> type[S]:
+        """A class like `service_class` that is watched."""
+        members: dict[str, Any] = {name: self._handler(service_class, name) for name in HANDLERS}
+        members |= {
+            name: self._function(service_class, name) for name in BESIDE if hasattr(service_class, name)
+        }
+        names = {
+            "__module__": service_class.__module__,
+            "__qualname__": service_class.__qualname__,
+            "__doc__": service_class.__doc__,
+        }
+        watched: type[S] = type(service_class.__name__, (service_class,), {**members, **names})
+        return watched
+
+    # --- what is called
+
+    def _handler(self, service_class: type[Service], name: str) -> Callable[[Service], Any]:
+        original = getattr(service_class, name)
+
+        def handler(service: Service) -> Any:
+            found = original(service)
+            if isinstance(found, HandlerStream):
+                # Under the stream and not around it: what a stream absorbs never comes out of it.
+                found._generator = _Seen(found._generator, self, self._begin(service, name))
+            elif isinstance(found, AsyncGenerator):
+                found = _Seen(found, self, self._begin(service, name))
+            return found
+
+        return handler
+
+    def _function(self, service_class: type[Service], name: str) -> Callable[..., Any]:
+        original = getattr(service_class, name)
+
+        async def function(service: Service, *args: Any) -> None:
+            run = self._begin(service, name)
+            try:
+                await self.follow(run, _call(original, service, *args), inside=inspect.unwrap(original))
+            finally:
+                run.ended_at = _now()
+
+        return function
+
+    def _begin(self, service: Service, name: str) -> Run:
+        self._attend()
+        key = id(service), name
+        self._counts[key] += 1
+        run = Run(name, service, self._counts[key], _now())
+        if name == "start":
+            state = _state_of(service)
+            first = self._first.setdefault(id(service), state)
+            run.left_behind = tuple(
+                sorted(one for one in state.keys() | first.keys() if not _alike(state, first, one))
+            )
+        self.runs.append(run)
+        return run
+
+    def _attend(self) -> None:
+        """Note down the tasks that the user's code begins on this loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._loop, make = loop, loop.get_task_factory()
+        assert make is not None, "a simulated loop has one"
+
+        def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
+            task = make(loop, coro, **options)
+            place = _users_frame(sys._getframe(1))
+            if place and isinstance(task, asyncio.Task):
+                self.tasks.append(Begun(task, place))
+            return task
+
+        loop.set_task_factory(factory)
+
+    # --- step by step
+
+    async def follow(self, run: Run, turn: Awaitable[Any], *, inside: object) -> Any:
+        """Await what the user's code does, and note down how it goes. `inside` tells where it is."""
+        began = _now()
+        try:
+            return await _Steps(self, run, turn, inside)
+        except (asyncio.CancelledError, GeneratorExit, StopAsyncIteration, ShemError) as end:
+            if isinstance(end, asyncio.CancelledError) and not _is_cancelled():
+                run.error, run.place = end, place_of(end) or run.place
+            raise
+        except BaseException as error:
+            if not isinstance(error, Interrupted):
+                run.error = error
+            run.place = place_of(error) or run.place
+            raise
+        finally:
+            run.own += _now() - began
+
+    def step(self, run: Run, advance: Callable[[], Any], inside: object) -> Any:
+        """One step between two awaits."""
+        self._watch.begin()
+        try:
+            return advance()
+        finally:
+            took = self._watch.end()
+            if took:
+                run.blocked, run.blocked_at = max(run.blocked, took), _place_in(inside) or run.place
+
+    def yielded(self, run: Run, item: object, inside: object) -> None:
+        """The handler yielded something."""
+        run.place = _place_in(inside) or run.place
+        if run.cancels and _is_cancelled():
+            run.went_on = True
+        if not isinstance(item, Script):
+            run.wrong = "None" if item is None else f"a {type(item).__name__}"
+            return
+        run.scripts.append(item)
+        run.commands += map(str, item.commands)
+        for command in item.commands:
+            if isinstance(command, Download) and command.to is not None:
+                self._scratch.keep(command.to)
+
+
+class _Seen(AsyncGenerator[Any, Any]):
+    """A handler's generator, each turn of which is followed."""
+
+    def __init__(self, generator: AsyncGenerator[Any, Any], observer: Observer, run: Run) -> None:
+        self._generator, self._observer, self._run = generator, observer, run
+
+    async def asend(self, value: Any) -> Any:
+        """See `AsyncGenerator.asend`."""
+        return await self._turn(self._generator.asend(value))
+
+    async def athrow(
+        self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None
+    ) -> Any:
+        """See `AsyncGenerator.athrow`."""
+        return await self._turn(self._generator.athrow(typ))
+
+    async def _turn(self, turn: Awaitable[Any]) -> Any:
+        try:
+            item = await self._observer.follow(self._run, turn, inside=self._generator)
+        except BaseException:
+            self._run.ended_at = _now()
+            raise
+        self._observer.yielded(self._run, item, self._generator)
+        return item
+
+    async def aclose(self) -> None:
+        """See `AsyncGenerator.aclose`."""
+        run = self._run
+        if run.ended_at is None:
+            run.in_cleanup = True
+            run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
+            run.place = _place_in(self._generator) or run.place
+        try:
+            await self._observer.follow(run, self._generator.aclose(), inside=self._generator)
+        except RuntimeError as error:
+            if "ignored GeneratorExit" in str(error):
+                run.error, run.went_on = None, True
+            raise
+        finally:
+            run.ended_at = _now() if run.ended_at is None else run.ended_at
+
+
+class _Steps:
+    """An awaitable that drives another one, one step at a time."""
+
+    __slots__ = ("_inside", "_observer", "_run", "_turn")
+
+    def __init__(self, observer: Observer, run: Run, turn: Awaitable[Any], inside: object) -> None:
+        self._observer, self._run, self._turn, self._inside = observer, run, turn, inside
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        observer, run, inside = self._observer, self._run, self._inside
+        steps: Any = self._turn.__await__()
+        advance: Callable[[], Any] = lambda: steps.send(None)  # noqa: E731  # it changes with every step
+        while True:
+            try:
+                waiting_for = observer.step(run, advance, inside)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                yield waiting_for
+                advance = lambda: steps.send(None)  # noqa: E731
+            except BaseException as error:
+                thrown = error
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    run.cancels += 1
+                    run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
+                advance = lambda thrown=thrown: steps.throw(thrown)  # noqa: E731
+
+
+async def _call(function: Callable[..., Any], *args: Any) -> None:
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the present task to end, and not only something inside it, such as a timeout."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+# --- what is left in the object
+
+
+def _state_of(service: Service) -> dict[str, Any]:
+    """What is in the object, containers copied."""
+    return {
+        name: value.copy() if isinstance(value, list | dict | set) else value
+        for name, value in vars(service).items()
+        if name not in _OURS
+    }
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any], name: str) -> bool:
+    missing = object()
+    left, right = one.get(name, missing), other.get(name, missing)
+    if left is right:
+        return True
+    try:
+        return bool(left == right)
+    except Exception:  # the comparison is the user's own, and may raise anything
+        return False
+
+
+# --- where something is
+
+
+def place_of(error: BaseException) -> str:
+    """The last place in the user's own code that an error went through, as ``file:line``."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if is_users(trace.tb_frame.f_code):
+            found = _place(trace.tb_frame.f_code, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def users_frame_of(error: BaseException) -> tuple[FrameType, int] | None:
+    """The same as a frame, and its line."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if is_users(trace.tb_frame.f_code):
+            found = trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def is_users(code: CodeType) -> bool:
+    """Whether some code is neither shem's, nor Python's, nor that of an installed library."""
+    name = code.co_filename
+    return not (name.startswith((_SHEM, _LIBRARY, "<frozen")) or "site-packages" in name)
+
+
+def _users_frame(frame: FrameType | None) -> str:
+    """Where the user's code called what calls this, unless shem did."""
+    while frame is not None:
+        if is_users(frame.f_code):
+            return _place(frame.f_code, frame.f_lineno)
+        if frame.f_code.co_filename.startswith(_SHEM):
+            # Its own business, whoever asked for it.
+            return ""
+        frame = frame.f_back
+    return ""
+
+
+def _place_in(inside: object) -> str:
+    """Where a generator of the user's is suspended, or where a function of his begins."""
+    frame = getattr(inside, "ag_frame", None)
+    if isinstance(frame, FrameType) and is_users(frame.f_code):
+        return _place(frame.f_code, frame.f_lineno)
+    code = getattr(inside, "__code__", None)
+    return _place(code, code.co_firstlineno) if isinstance(code, types.CodeType) and is_users(code) else ""
+
+
+def _place(code: CodeType, line: int) -> str:
+    return f"{code.co_filename}:{line}"

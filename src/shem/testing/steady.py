@@ -1,0 +1,129 @@
+"""What the user's code shares with the whole process, held steady while one simulated life lasts.
+
+Chance from `random` follows from the plan's seed, what is printed goes nowhere, and `time.sleep`, which would
+hold up the whole loop, takes no time and is noted down. A `Stopwatch` measures in real time what else holds
+the loop up, and interrupts what does not come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from shem.clock import Clock
+
+#: A step of the user's code may take so long in real time, in seconds.
+ALLOWED: Final = 0.5
+#: So long may the steps of one life that take longer take together, in seconds; then they are interrupted.
+PATIENCE: Final = 4.0
+#: How often the stopwatch is looked at while a step goes on, in seconds.
+_TICK: Final = 0.25
+
+
+class Interrupted(BaseException):
+    """Raised inside the user's code, because it did not come back."""
+
+
+class Stopwatch:
+    """Real time of the steps that the user's code takes between two awaits.
+
+    Args:
+        allowed: how long a step may take, in seconds.
+        patience: how long the slow steps of one life may take together, before the one at work is interrupted.
+
+    Attributes:
+        slept: what was asked of `time.sleep` in the present step, in seconds.
+    """
+
+    def __init__(self, clock: Clock, *, allowed: float = ALLOWED, patience: float = PATIENCE) -> None:
+        self._clock, self.allowed, self.patience = clock, allowed, patience
+        self.slept = 0.0
+        self._lost = 0.0
+        self._began: float | None = None
+        self._thread = threading.get_ident()
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.slept, self._began = 0.0, self._clock.monotonic()
+
+    def end(self) -> float:
+        """The step is over; how long it took, `time.sleep` included, if that was too long, and else 0."""
+        assert self._began is not None, "a step ends that has begun"
+        took = self._clock.monotonic() - self._began
+        self._began = None
+        if took > self.allowed:
+            self._lost += took
+        took += self.slept
+        return took if took > self.allowed else 0.0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch over one life. Interrupts nothing outside the main thread, where there are no signals."""
+        self._lost, self._began = 0.0, None
+        self._thread = threading.get_ident()
+        real_sleep, time.sleep = time.sleep, self._sleep
+        self._real_sleep = real_sleep
+        try:
+            with self._ticking():
+                yield
+        finally:
+            time.sleep = real_sleep
+
+    def _sleep(self, seconds: float, /) -> None:
+        if self._began is None or threading.get_ident() != self._thread:
+            # Somebody else's: another thread, or nothing of the user's.
+            self._real_sleep(seconds)
+        else:
+            self.slept += seconds
+
+    @contextlib.contextmanager
+    def _ticking(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGALRM, self._tick)
+        signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _tick(self, *_signal: object) -> None:
+        if self._began is None:
+            return
+        step = self._clock.monotonic() - self._began
+        if step > self.allowed and self._lost + step > self.patience:
+            raise Interrupted(f"it had been at work for {step:.1f} s without coming back")
+
+    _real_sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+
+@contextlib.contextmanager
+def steady(seed: int, *, quiet: bool = True) -> Iterator[None]:
+    """Chance from `random` follows from `seed`; where `quiet`, what is printed is dropped."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        with contextlib.redirect_stdout(_Nowhere()) if quiet else contextlib.nullcontext():
+            yield
+    finally:
+        random.setstate(before)
+
+
+class _Nowhere(io.TextIOBase):
+    """Where prints go that nobody wants to read."""
+
+    def write(self, text: str, /) -> int:
+        """Take it, and keep nothing."""
+        return len(text)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True

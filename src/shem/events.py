@@ -30,8 +30,6 @@ from shem.lifecycle import Event, Expectation, Record, State
 class Phase(enum.Enum):
     """Progress inside a state. Never a state of its own: nothing may depend on it but a person's patience."""
 
-    DEMAND = "demand"
-    """Pending: publishing what is asked for."""
     NEGOTIATING = "negotiating"
     """Pending: waiting for acceptable offers."""
     AGREEMENT = "agreement"

@@ -260,6 +260,23 @@ def test_a_wrong_amount_is_refused_by_name(play_engine: Any) -> None:
         assert refused["invoice"].agreement == lease.agreement.id
         assert lab.heard(InvoiceAccepted) == []
         assert lab.engine.payments.account(lease.agreement).refused
+        # The provider is told, as far as the node can do that: there is no refusing of debit notes.
+        assert lab.world.node.audit().open_invoices == ()
+
+    play_engine(story, providers=DEAR, leftovers={"open_debit_notes"})
+
+
+@pytest.mark.parametrize("kind", [NodeFailure, NodeUnavailable, BadRequest])
+def test_a_refusal_that_the_node_cannot_pass_on_is_still_reported(play_engine: Any, kind: Any) -> None:
+    async def story(lab: Any) -> None:
+        lab.world.node.faults.pad_bills("devnet-1", Decimal(3))
+        lab.world.link.fail("reject_invoice", kind, times=math.inf)
+        await rent(lab, 100)
+        await asyncio.sleep(2)
+        assert "invoice" in [refusal.document for refusal in lab.heard(PaymentRefused)]
+        began = now()
+        await lab.engine.stop()
+        assert now() - began <= 10
 
     play_engine(story, providers=DEAR, leftovers={"open_invoices", "open_debit_notes"})
 

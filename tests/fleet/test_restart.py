@@ -323,7 +323,7 @@ def test_a_restart_policy_without_end_goes_on() -> None:
         async with world.golem() as golem:
             restart = RestartPolicy(on="failure", attempts=10**6, per=math.inf, backoff=1.0, max_backoff=1.0)
             cluster = await golem.run_service(service_class, payload=PAYLOAD, restart=restart)
-            await asyncio.sleep(600)
-            assert len(cluster.instances) > 50
+            await asyncio.sleep(200)
+            assert len(cluster.instances) > 20
 
     play(story, respond=respond)

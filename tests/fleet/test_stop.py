@@ -483,6 +483,21 @@ def test_somebody_elses_instance_is_refused() -> None:
     play(story)
 
 
+def test_stopped_before_there_is_a_runtime_the_default_shutdown_is_no_error() -> None:
+    async def story(world: World) -> None:
+        async with world.golem() as golem:
+            cluster = await golem.run_service(Service, payload=PAYLOAD)
+            [service] = cluster.instances
+            await service.wait_for(State.STARTING)
+            await asyncio.sleep(3)
+            await cluster.stop()
+            events = [record.event for record in service.records]
+            assert events == [Event.RUN_SERVICE, Event.SHUTDOWN, Event.SERVICE_STOPPED]
+            assert service.error is None
+
+    play(story, deploy_seconds=60.0)
+
+
 # --- from inside
 
 

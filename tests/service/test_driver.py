@@ -430,8 +430,9 @@ def test_every_handle_of_a_yielded_script_resolves_whatever_happens_when(
     class Demo(Quiet):
         async def run(self):
             script, self.handles = self.script(*commands, wait_for_results=wait, timeout=timeout)
-            self.whole = script.results
-            await asyncio.sleep(0.25)
+            self.handles.append(script.results)
+            await asyncio.sleep(1)
+            self.note("yields")
             yield script
 
     async def main() -> None:
@@ -446,8 +447,8 @@ def test_every_handle_of_a_yielded_script_resolves_whatever_happens_when(
         await asyncio.sleep(20)
         assert one.state is State.TERMINATED or happening == "silence"
         await one.end()
-        if moment > 0.25:
-            for handle in (*one.service.handles, one.service.whole):
+        if "yields" in one.service.log:
+            for handle in one.service.handles:
                 assert handle.done
                 assert isinstance(handle.error, ScriptError | ConnectionError | None)
 
@@ -611,6 +612,28 @@ def test_a_handler_that_swallows_its_cancellation_cannot_freeze_the_state(
         assert one.lease.begun == [], "a zombie's script is not sent"
         assert isinstance(one.service.handles[0].error, ScriptInterrupted)
         assert one.service.log == [shutdown]
+
+    run(main)
+
+
+def test_a_handler_that_swallows_its_cancellation_does_not_wait_for_its_scripts_beside(
+    stage: type[Any],
+) -> None:
+    class Demo(Quiet):
+        async def run(self):
+            yield self.script("sleep 60", wait_for_results=False)[0]
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+    async def main() -> None:
+        one = stage(Demo, budgets=QUICK)
+        one.provide()
+        await asyncio.sleep(1)
+        one.stop()
+        await one.until(State.TERMINATED)
+        assert one.service.log == [("shutdown", 1.0)] and one.lease.running == []
 
     run(main)
 
@@ -809,7 +832,7 @@ def test_a_silent_provider_suspends_the_handler_at_its_yield_and_the_same_one_go
 
 def test_a_handler_does_not_begin_while_the_provider_is_silent(stage: type[Any]) -> None:
     class Demo(Quiet):
-        async def run(self):
+        async def start(self):
             self.at("begins")
             for _nothing in ():
                 yield _nothing
@@ -821,8 +844,9 @@ def test_a_handler_does_not_begin_while_the_provider_is_silent(stage: type[Any])
         await asyncio.sleep(5)
         assert one.service.log == [] and one.path[-1] == "unresponsive"
         one.recover()
-        await one.until(State.TERMINATED)
-        assert one.service.log == [("begins", 5.0), ("shutdown", 5.0)]
+        await one.until(State.RUNNING)
+        assert one.service.log == [("begins", 5.0)]
+        await one.end()
 
     run(main)
 

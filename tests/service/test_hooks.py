@@ -125,6 +125,10 @@ async def hangs(self: Any, move: Record[State, Event]) -> None:
     await asyncio.sleep(1000)
 
 
+async def slow(self: Any, move: Record[State, Event]) -> None:
+    await asyncio.sleep(2)
+
+
 async def wrong_arguments(self: Any) -> None: ...
 
 
@@ -190,7 +194,7 @@ def test_a_hook_cannot_veto_and_may_wait_for_what_comes_next(stage: type[Any]) -
     assert one.service.log == [State.TERMINATED] and one.path == ["pending", *LIFE]
 
 
-kinds = st.sampled_from([note, note_at_once, raises, raises_at_once, is_cancelled, hangs])
+kinds = st.sampled_from([note, note_at_once, raises, raises_at_once, is_cancelled, slow, hangs])
 
 
 @given(st.dictionaries(st.sampled_from(LIFE), kinds))

@@ -154,7 +154,7 @@ class InstanceLife(RuleBasedStateMachine):
         self.one = self.stage(Watched, budgets=BUDGETS)
         self.service: Watched = self.one.service
         self.moved_at = 0.0
-        self.sent_before_silence: list[Script] = []
+        self.silent_since: tuple[int, list[Script]] = (0, [])
 
     def next_instance(self) -> None:
         self.do(self.one.instance.handlers_finished())
@@ -375,13 +375,10 @@ class InstanceLife(RuleBasedStateMachine):
         self.do(look())
 
     def a_silent_provider_is_sent_nothing(self) -> None:
-        begun = self.one.lease.begun
-        if self.one.state is State.UNRESPONSIVE:
-            if not self.sent_before_silence:
-                self.sent_before_silence = [*begun, Script()]
-            assert begun == self.sent_before_silence[:-1]
-        else:
-            self.sent_before_silence = []
+        moment = len(self.one.instance.records)
+        if self.one.state is State.UNRESPONSIVE and self.silent_since[0] == moment:
+            assert self.one.lease.begun == self.silent_since[1]
+        self.silent_since = moment, list(self.one.lease.begun)
 
     def teardown(self) -> None:
         try:

@@ -35,6 +35,7 @@ from shem.yagna.models import (
     DocumentStatus,
     NewAllocation,
     Reason,
+    Rejection,
 )
 
 D, P, G, A, B = DemandId("D"), ProposalId("R-1"), AgreementId("G"), ActivityId("A"), BatchId("B")
@@ -47,6 +48,8 @@ REASON = Reason(message="done", requestor_code="Success")
 REASON_JSON = {"message": "done", "golem.requestor.code": "Success"}
 ACCEPTANCE = Acceptance(total_amount_accepted=Decimal("0.000123"), allocation_id=L)
 ACCEPTANCE_JSON = {"totalAmountAccepted": "0.000123", "allocationId": "L"}
+REJECTION = Rejection(rejection_reason="INCORRECT_AMOUNT", total_amount_accepted=Decimal(0), message="no")
+REJECTION_JSON = {"rejectionReason": "INCORRECT_AMOUNT", "totalAmountAccepted": "0", "message": "no"}
 NODE_ID = "0x" + "5a" * 20
 ALLOCATION_JSON = {
     "allocationId": "L",
@@ -313,6 +316,12 @@ CALLS: dict[str, tuple[Call, tuple[str, str, dict[str, str], Any], Any, Callable
     "accept_invoice": (
         lambda node: node.accept_invoice(V, ACCEPTANCE, timeout=5),
         ("POST", f"{PAYMENT}/invoices/I/accept", {"timeout": "5"}, ACCEPTANCE_JSON),
+        None,
+        lambda value: value is None,
+    ),
+    "reject_invoice": (
+        lambda node: node.reject_invoice(V, REJECTION, timeout=5),
+        ("POST", f"{PAYMENT}/invoices/I/reject", {"timeout": "5"}, REJECTION_JSON),
         None,
         lambda value: value is None,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -53,7 +54,9 @@ def _opened(file: Path) -> AbstractContextManager[TextIO]:
         return file.open(encoding="utf-8", errors="replace")
     if sys.stdin.isatty():
         raise Mendable("which log? Give --log FILE, or pipe one in: shem why < run.log")
-    return nullcontext(click.get_text_stream("stdin", encoding="utf-8", errors="replace"))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    return nullcontext(sys.stdin)
 
 
 def _one(stories: Mapping[str, Story], prefix: str, where: str) -> Story:

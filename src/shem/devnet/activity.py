@@ -39,6 +39,7 @@ class Activity:
         birth: the task that makes its runtime.
         ending: the task that ends it, once somebody wants it ended.
         end_known: whether its requestor knows that it has ended, and so is told without asking the provider.
+        ended_at: when it ended, in seconds of the clock.
         silent: whether its reports do not get through, so that nothing it does is noticed.
         reason, error_message: why it ended, where it did not end as asked.
     """
@@ -52,6 +53,7 @@ class Activity:
         self.birth: asyncio.Task[None] | None = None
         self.ending: asyncio.Task[None] | None = None
         self.end_known = False
+        self.ended_at: float | None = None
         self.silent = False
         self.timers: list[Timer] = []
         self.reason: str | None = None
@@ -111,6 +113,8 @@ class Activity:
 
     def entered(self, _move: Move[ActivityState, ActivityEvent], _cause: Cause) -> None:
         """Hook of the machine: wake those who wait for a change."""
+        if not self.alive:
+            self.ended_at = self._clock.monotonic()
         self.bell.ring()
 
     # --- commands -------------------------------------------------------------------------------------

@@ -263,6 +263,13 @@ class LocalApi:
         async with self._call("accept_invoice", invoice_id, acceptance):
             self.node.documents.accept_invoice(self._who, invoice_id, acceptance)
 
+    async def reject_invoice(
+        self, invoice_id: InvoiceId, rejection: wire.Rejection, *, timeout: float
+    ) -> None:
+        """See `PaymentApi.reject_invoice`."""
+        async with self._call("reject_invoice", invoice_id, rejection):
+            self.node.documents.reject_invoice(self._who, invoice_id)
+
     async def accept_debit_note(
         self, debit_note_id: DebitNoteId, acceptance: wire.Acceptance, *, timeout: float
     ) -> None:

@@ -3,17 +3,37 @@
 Every `interval` seconds each activity that has not given a sign of life meanwhile is asked for its state. The
 answer's value counts, not its arrival. One that cannot be asked for `silent_after` seconds is unresponsive;
 it goes on being asked, and one answer makes it responsive again.
+
+How soon the instance on an activity knows, while the node answers (the parameters are `LivenessPace`'s, but
+for the grace, which is `run_service`'s):
+
+===========================================  ==========================================  =====================
+what happens                                 it is known within                          by default
+===========================================  ==========================================  =====================
+the provider ends the agreement              the time the node takes to tell             at once
+the activity ends, while a script runs       the time the node takes to tell             at once
+the activity ends, otherwise                 2 × `interval`                              10 s, mostly 5 s
+the provider falls silent                    max(`silent_after`, `interval`) +           25 s, not before 20 s
+                                             `interval`, not before `silent_after`
+it is heard again                            `interval`                                  5 s
+it stays silent                              `unresponsive_grace` from then on           120 s
+===========================================  ==========================================  =====================
+
+Providers that answer slowly or not at all delay each look: by at most 2 × `answer`, and `SigningPace.news`
+more where an activity is found gone, since the end of its agreement is given the first word. That is what a
+look can add to these times, and the one before it, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from shem.clock import Clock
 from shem.engine.activity import Activity
-from shem.errors import Gone, NodeError, NodeUnavailable, NotFound
+from shem.errors import ConfigError, Gone, NodeError, NodeUnavailable, NotFound
 from shem.lifecycle import ActivityState
 from shem.log import get_logger
 from shem.yagna.api import IdentityApi
@@ -26,12 +46,30 @@ class LivenessPace:
     """When silence becomes a finding, in seconds.
 
     A provider is found unresponsive not before `silent_after` seconds after its last sign of life, and at
-    most `interval` + 2 × `answer` seconds later (counted from `interval`, where that is longer).
+    most `interval` + 2 × `answer` seconds later (counted from `interval`, where that is longer; and
+    `SigningPace.news` more where another one is found gone in the same look). Give it to
+    `Golem(liveness=…)`. Raises `ConfigError` unless all are more than 0.
+
+    Attributes:
+        interval: from one look at all activities to the next; whoever was heard meanwhile is not asked.
+        answer: how long the node may take for an answer.
+        silent_after: how long nothing may be heard.
     """
 
     interval: float = 5.0
     answer: float = 5.0
     silent_after: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "answer", "silent_after"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"LivenessPace: {name} must be a number of seconds above 0, not {value!r}")
+
+    @property
+    def found_within(self) -> float:
+        """After how many seconds of silence it is found at the latest."""
+        return max(self.silent_after, self.interval) + self.interval + 2 * self.answer
 
 
 @dataclass(frozen=True, slots=True)

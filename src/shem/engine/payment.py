@@ -42,12 +42,15 @@ from shem.yagna.models import (
     DemandDecorations,
     DocumentStatus,
     NewAllocation,
+    Rejection,
 )
 
 #: Seconds that one call to accept a document may take.
 ACCEPT_SECONDS = 30.0
 #: Seconds that `settle` waits for the invoice of an activity that perhaps never came to life.
 UNSURE_SECONDS = 5.0
+#: Seconds for refusing an invoice, with repetitions.
+REJECT_SECONDS = 10.0
 #: Seconds for giving the allocation back, with repetitions.
 RELEASE_SECONDS = 10.0
 #: How much longer than the run the allocation is kept, so that late invoices can still be paid.
@@ -296,12 +299,14 @@ class Payments:
                 expected = account.terms.cost(note.usage_counter_vector)
             else:
                 expected = await self._expected(account, note.activity_id)
+            if objection := self._objection(amount, expected):
+                self._refuse("debit note", account, amount, objection)
+                return
             acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
             if not await self._accept(
                 "debit note",
                 account,
                 amount,
-                expected,
                 lambda: self._api.accept_debit_note(note_id, acceptance, timeout=ACCEPT_SECONDS),
             ):
                 return
@@ -325,12 +330,16 @@ class Payments:
             expected = sum(
                 [await self._expected(account, activity_id) for activity_id in account.activities], Decimal(0)
             )
+            if objection := self._objection(amount, expected):
+                self._refuse("invoice", account, amount, objection)
+                await self._reject(invoice_id, objection)
+                account.closed.set()
+                return
             acceptance = Acceptance(total_amount_accepted=amount, allocation_id=self.allocation_id)
             if not await self._accept(
                 "invoice",
                 account,
                 amount,
-                expected,
                 lambda: self._api.accept_invoice(invoice_id, acceptance, timeout=ACCEPT_SECONDS),
             ):
                 account.closed.set()
@@ -355,38 +364,49 @@ class Payments:
             return max(account.terms.start, accepted)
         return max(account.terms.cost(usage.current_usage or []), accepted)
 
+    def _objection(self, amount: Decimal, expected: Decimal) -> str:
+        if self._tolerance.allows(amount, expected):
+            return ""
+        return f"{amount} GLM billed, but usage times agreed price comes to {expected} GLM"
+
     async def _accept(
-        self,
-        document: str,
-        account: Account,
-        amount: Decimal,
-        expected: Decimal,
-        accept: Callable[[], Awaitable[None]],
+        self, document: str, account: Account, amount: Decimal, accept: Callable[[], Awaitable[None]]
     ) -> bool:
-        """Accept a document if its amount is right. Raises the node's passing failures."""
-        refusal = ""
-        if not self._tolerance.allows(amount, expected):
-            refusal = f"{amount} GLM billed, but usage times agreed price comes to {expected} GLM"
-        else:
-            try:
-                await accept()
-            except PASSING:
-                raise
-            except NodeError as error:
-                refusal = f"the node refused: {error.message}"
-        if not refusal:
-            return True
-        account.refused = refusal
+        """Accept a document; whether the node did. Raises its passing failures."""
+        try:
+            await accept()
+        except PASSING:
+            raise
+        except NodeError as error:
+            self._refuse(document, account, amount, f"the node refused: {error.message}")
+            return False
+        return True
+
+    def _refuse(self, document: str, account: Account, amount: Decimal, reason: str) -> None:
+        account.refused = reason
         self._bus.emit(
             PaymentRefused(
                 at=self._clock.now(),
                 document=document,
                 agreement=account.agreement,
                 amount=amount,
-                reason=refusal,
+                reason=reason,
             )
         )
-        return False
+
+    async def _reject(self, invoice_id: InvoiceId, reason: str) -> None:
+        rejection = Rejection(
+            rejection_reason="INCORRECT_AMOUNT", total_amount_accepted=Decimal(0), message=reason
+        )
+        try:
+            await persist(
+                lambda: self._api.reject_invoice(invoice_id, rejection, timeout=ACCEPT_SECONDS),
+                clock=self._clock,
+                within=REJECT_SECONDS,
+            )
+        except NodeError:
+            # A courtesy to the provider, who learns by it why it is not paid; some nodes cannot do it.
+            return
 
 
 async def _closed(accounts: Sequence[Account], within: float) -> None:

@@ -128,6 +128,11 @@ class Script:
         return self._sent
 
     @property
+    def decided(self) -> bool:
+        """Whether the results of all its commands are there, good or bad."""
+        return self.results.done and all(handle.done for handle in self._handles)
+
+    @property
     def failure_heard(self) -> bool:
         """Whether anybody who awaited its results, or one of them, has been told that it failed."""
         return self.results.heard or any(handle.heard for handle in self._handles)

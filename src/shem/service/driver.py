@@ -165,7 +165,8 @@ class HandlerDriver:
         beside = _ScriptsBeside()
         try:
             await self._turns(name, handler, run, beside)
-            await beside.finish()
+            if run.life == self._life:
+                await beside.finish()
         finally:
             beside.cancel()
             try:

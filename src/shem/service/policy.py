@@ -23,7 +23,8 @@ class RestartPolicy:
     Attributes:
         on: when a slot is filled again: ``never``, after a ``failure``, or ``always``, that is also after
             `run()` came to its end. After a stop by the user it never is.
-        attempts: at most so many tries within `per` seconds; then the slot is given up, for a stated reason.
+        attempts: so many times it is tried again within `per` seconds; then the slot is given up, for a
+            stated reason. Offers are searched for so many times in a row.
         where: ``other`` avoids the provider that failed for `penalty` seconds, ``any`` does not.
         user_errors: whether errors of the service's own code count as worth another try. They do not by
             default: the same code would fail elsewhere too, at the user's cost.

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from shem.errors import LifecycleError
+from shem.errors import CommandFailed, LifecycleError
 from shem.events import Phase
 from shem.ids import InstanceId, NodeId
 from shem.lifecycle import Event, Record, State
@@ -114,10 +114,14 @@ class Service:
 
     @streaming
     async def shutdown(self) -> Handler:
-        """Clean up, while the activity is still there. By default: take the runtime down."""
+        """Clean up, while the activity is still there. By default: take the runtime down, if there is one."""
         script = self._ctx.new_script()
         script.terminate()
-        yield script
+        try:
+            yield script
+        except CommandFailed:
+            # It was stopped before it was deployed; the activity is destroyed in any case.
+            return
 
     async def reset(self) -> None:
         """Forget what a failed start has left in this object. Called before `start` is tried again."""

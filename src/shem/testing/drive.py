@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -47,13 +48,13 @@ from shem.yagna.models import Invoice
 #: The time budgets of every life: short, because nothing is learnt by waiting longer.
 LIMITS: Final = Limits()
 #: When the program leaves the context of its own accord, in seconds, unless everything is over sooner.
-HORIZON: Final = 300.0
+HORIZON: Final = 200.0
 #: How long the world goes on after that, healed, so that late clean-up and bills come in, in seconds.
 AFTERMATH: Final = 60.0
 #: How much longer than allowed the end of the program is waited for, in seconds.
 PATIENCE: Final = 600.0
 #: The pace of node and providers.
-TIMINGS: Final = Timings(unresponsive=5.0, abandoned=45.0)
+TIMINGS: Final = Timings(unresponsive=2.0, abandoned=12.0)
 
 _CREATE_SECONDS, _DEPLOY_SECONDS, _DESTROY_SECONDS = 0.4, 1.0, 0.3
 _PROBE_PERIOD = 2.0
@@ -67,6 +68,7 @@ def drive(
     params: Mapping[str, Any] | None = None,
     payload: Payload | None = None,
     limits: Limits = LIMITS,
+    world: Mapping[str, Any] | None = None,
     count_choices: bool = False,
 ) -> Life:
     """Live through a plan, and say what became of it.
@@ -76,12 +78,15 @@ def drive(
         respond: how programs behave that are run on providers; by default they succeed after half a second.
         params, payload: constructor arguments and payload, as for `Golem.run_service`.
         limits: the time budgets.
+        world: further arguments of the `World`.
         count_choices: count the choices between tasks, even where the plan decides none of them.
 
     The same plan gives the same life, in every process. Whatever the service does wrong ends up in the life;
     only what keeps it from being run at all (`ConfigError`, `ServiceDefinitionError`) is in `Life.refused`.
     """
-    course = _Course(plan, service_class or Standard, respond or promptly, params or {}, payload, limits)
+    course = _Course(
+        plan, service_class or Standard, respond or promptly, params or {}, payload, limits, world or {}
+    )
     with _undisturbed(course.noticed):
         choose = course.choose if plan.deviations or count_choices else None
         try:
@@ -133,8 +138,9 @@ class _Course:
         params: Mapping[str, Any],
         payload: Payload | None,
         limits: Limits,
+        world: Mapping[str, Any],
     ) -> None:
-        self.plan, self.limits = plan, limits
+        self.plan, self.limits, self._world_arguments = plan, limits, world
         self.noticed: list[str] = []
         self._choices = 0
         self._deviations = dict(plan.deviations)
@@ -148,7 +154,8 @@ class _Course:
         self._ended_at: float | None = None
         self._cluster: Cluster[Service] | None = None
         self._slots, self._slots_ended = plan.instances, 0
-        self._ahead = sum(1 for one in plan.actions if one.at is not None and one.at < HORIZON)
+        self._horizon = max(HORIZON, (plan.expires or 0.0) + 1.0)
+        self._ahead = sum(1 for one in plan.actions if one.at is not None and one.at < self._horizon)
 
     def choose(self, _tasks: int) -> int:
         """The chooser of the loop: first come, first served, but for the plan's deviations."""
@@ -174,6 +181,7 @@ class _Course:
             deploy_seconds=_DEPLOY_SECONDS,
             destroy_seconds=_DESTROY_SECONDS,
             seed=self.plan.seed,
+            **self._world_arguments,
         ) as self._world:
             self._world.link = self._link
             self._golem = self._world.golem(
@@ -203,6 +211,7 @@ class _Course:
                         self._service_class,
                         instance_params=[self._params] * self.plan.instances,
                         payload=self._payload,
+                        expiration=timedelta(seconds=self.plan.expires) if self.plan.expires else None,
                         respawn_unstarted_instances=self.plan.respawn,
                         restart=self.plan.policy,
                         probe=self._probe(),
@@ -227,7 +236,7 @@ class _Course:
 
         counting = self._loop.create_task(count(), name="count the slots that ended")
         try:
-            async with asyncio.timeout_at(HORIZON):
+            async with asyncio.timeout_at(self._horizon):
                 await self._exit.wait()
         except TimeoutError:
             return
@@ -253,7 +262,7 @@ class _Course:
         return Probe(ask, period=_PROBE_PERIOD, failures=1)
 
     async def _see_program_through(self) -> None:
-        within = HORIZON + self.limits.exit + PATIENCE
+        within = self._horizon + self.limits.exit + PATIENCE
         await asyncio.wait([self._program], timeout=within)
         if not self._program.done():
             self.noticed.append(f"the program had not ended after {within:g} s")
@@ -293,7 +302,7 @@ class _Course:
             self._loop.at_step(step, partial(self._act_all, actions))
 
     def _act_in_time(self, action: Action) -> None:
-        self._ahead -= action.at is not None and action.at < HORIZON
+        self._ahead -= action.at is not None and action.at < self._horizon
         self._act(action)
         self._exit_if_over()
 
@@ -346,12 +355,13 @@ class _Course:
                 error=one.error,
                 replaces=created[one.id].replaces,
                 activities=tuple(self._watch.activities[id(one.service)]),
+                scripts=len(self._watch.scripts[id(one.service)]),
             )
             for one in self._instances()
         )
         self._agreements = tuple(_agreement_fact(one) for one in node.agreements.all())
         self._activities = tuple(
-            ActivityFact(one.id, one.agreement.id, one.alive, one.error_message or "")
+            ActivityFact(one.id, one.agreement.id, one.ended_at, one.error_message or "")
             for one in node.activities.all()
         )
         self._invoices = tuple(
@@ -363,8 +373,12 @@ class _Course:
             *((str(one.id), one.agreement) for one in self._invoices),
         )
         self._audit = node.audit()
-        open_scripts = [script for script in self._watch.scripts if not script.results.done]
-        self.noticed += [f"the results of {script!r} were never decided" for script in open_scripts]
+        self.noticed += [
+            f"the results of {script!r} were never decided"
+            for scripts in self._watch.scripts.values()
+            for script in scripts
+            if not script.decided
+        ]
 
     def _owed(self, invoice: Invoice) -> Decimal:
         total = Decimal(0)

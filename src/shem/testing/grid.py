@@ -112,14 +112,14 @@ def singles(base: Life) -> Iterator[Plan]:
 
 
 class Combinations(Sequence[Plan]):
-    """Every plan with a fault at a node call, an action before a step and a deviation, or none of the last.
+    """Every plan with a fault or a wrong handler, an action before a step, and a deviation or none.
 
     There are very many. `spread` picks some of them so that each part of the space has its share.
     """
 
     def __init__(self, base: Life) -> None:
         self._plan = base.plan
-        self._faults = list(faults_everywhere(base))
+        self._faults: list[Fault | HandlerFault] = [*faults_everywhere(base), *handler_faults_everywhere()]
         self._actions = list(actions_everywhere(base))
         self._deviations = [(), *((one,) for one in deviations_everywhere(base))]
 
@@ -129,9 +129,11 @@ class Combinations(Sequence[Plan]):
     def __getitem__(self, place: int) -> Plan:  # type: ignore[override]  # slices are not needed
         rest, fault = divmod(place % len(self), len(self._faults))
         deviation, action = divmod(rest, len(self._actions))
+        one = self._faults[fault]
         return replace(
             self._plan,
-            faults=(self._faults[fault],),
+            faults=(one,) if isinstance(one, Fault) else (),
+            handlers=(one,) if isinstance(one, HandlerFault) else (),
             actions=(self._actions[action],),
             deviations=self._deviations[deviation],
         )
@@ -154,16 +156,16 @@ def landmarks() -> Iterator[Plan]:
     """Plans that take the arrows of the table which need two things to come together."""
     plan = Plan(providers=2)
     yield replace(plan, providers=0)
-    slow_stop = (HandlerFault(_H.SLOW, "shutdown", 1, 18.0),)
-    moments: tuple[tuple[float, tuple[HandlerFault, ...]], ...] = ((2.0, ()), (6.0, ()), (13.2, slow_stop))
+    slow_stop = (HandlerFault(_H.SLOW, "shutdown", 1, 12.0),)
+    moments: tuple[tuple[float, tuple[HandlerFault, ...]], ...] = ((2.0, ()), (6.0, ()), (20.6, slow_stop))
     for (at, handlers), respawn in product(moments, (True, False)):
         yield replace(plan, faults=(Fault(_F.VANISH, at=at),), handlers=handlers, respawn=respawn)
         for end, later in product(
-            (_F.TERMINATE, _F.KILL, _F.RECOVER, _F.VANISH), (0.0, 9.0, 14.0)
+            (_F.TERMINATE, _F.KILL, _F.RECOVER, _F.VANISH), (0.0, 5.0, 9.0)
         ):
             faults = (Fault(_F.HANG, at=at), Fault(end, at=at + later))
             yield replace(plan, faults=faults, handlers=handlers, respawn=respawn)
-        for kind, later in product(ActionKind, (0.0, 9.0, 14.0)):
+        for kind, later in product(ActionKind, (0.0, 5.0, 9.0)):
             yield replace(
                 plan,
                 faults=(Fault(_F.HANG, at=at),),

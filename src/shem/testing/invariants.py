@@ -13,8 +13,8 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final, TypeAlias
 
-from shem.errors import Blame, HandlerTimeout, PaymentError, ProvisionError, blame_of
-from shem.events import BusEvent, InvoiceAccepted, PaymentRefused, ScriptSent, StepSkipped
+from shem.errors import Blame, HandlerTimeout, PaymentError, ProvisionError, ScriptError, blame_of
+from shem.events import BusEvent, InvoiceAccepted, PaymentRefused, ScriptFinished, ScriptSent, StepSkipped
 from shem.ids import AgreementId
 from shem.lifecycle import Actor, AgreementState, Event, Record, State
 from shem.service.instance import HANDLER_OF
@@ -35,6 +35,7 @@ _TICKS: Final = 1e-3
 _STOPS_ALL: Final = (ActionKind.STOP, ActionKind.STOP_NOW, ActionKind.EXIT, ActionKind.CANCEL)
 _HURRIES: Final = (ActionKind.STOP_NOW, ActionKind.CANCEL)
 _STATE_OF: Final = {handler: state for state, handler in HANDLER_OF.items()}
+_BUYING: Final = ("create_agreement", "confirm_agreement", "create_activity")
 _PAID: Final = (DocumentStatus.ACCEPTED, DocumentStatus.SETTLED)
 #: Fields of `Audit` that hold what the provider sent, or will send, to be paid.
 _BILLS: Final = ("open_debit_notes", "open_invoices", "invoices_to_come")
@@ -93,6 +94,48 @@ def stop_beats_restart(life: Life, _limits: Limits) -> Iterator[str]:
         )
 
 
+def stop_buys_nothing(life: Life, _limits: Limits) -> Iterator[str]:
+    """Once the user has stopped everything, no agreement is made or sent, and no activity is asked for."""
+    stops = [one.at for one in life.happened if getattr(one.what, "what", None) in _STOPS_ALL]
+    stopped = min([*stops, *([life.left_at] if life.left_at is not None else [])], default=float("inf"))
+    for call in life.calls:
+        if call.name in _BUYING and call.at > stopped + _TOLERANCE:
+            yield f"{call.name} was called at {call.at:g} s, and everything had been stopped at {stopped:g} s"
+
+
+def halts_go_through_stopping(life: Life, _limits: Limits) -> Iterator[str]:
+    """Whoever is halted while the activity is there goes to Stopping; whoever has lost it, never."""
+    patience = 1.0 + 10 * max(life.plan.latencies, default=0.0)
+    for instance in life.instances:
+        for place, record in enumerate(instance.records):
+            halted = record.dest is State.STOPPING
+            match record.event:
+                case Event.SHUTDOWN | Event.SERVICE_ERROR if record.source in (State.STARTING, State.RUNNING):
+                    wrong = not halted
+                case Event.ACTIVITY_LOST:
+                    wrong = halted
+                case Event.AGREEMENT_TERMINATED if record.source is State.RUNNING and _reliable(life):
+                    activity = _fact(life, instance, place)
+                    ended = activity.ended_at if activity is not None else None
+                    since = record.monotonic - (ended if ended is not None else float("inf"))
+                    wrong = since > patience if halted else since < -patience
+                case _:
+                    wrong = False
+            if wrong:
+                yield f"instance {instance.id}: {record}"
+
+
+def nothing_outlives_its_rent(life: Life, limits: Limits) -> Iterator[str]:
+    """Where a service is rented for a time, its instances are stopped early enough before its end."""
+    if life.plan.expires is None:
+        return
+    latest = life.plan.expires - limits.stop
+    for instance in life.instances:
+        for state, since, until in _stays(instance.records):
+            if state in (State.STARTING, State.RUNNING) and until > latest + _TOLERANCE:
+                yield f"instance {instance.id} was {state.value} from {since:g} s to {until:g} s"
+
+
 def stops_take_effect_at_once(life: Life, _limits: Limits) -> Iterator[str]:
     """In the moment of the user's stop the instance moves, unless it is on its way out already."""
     for instance in life.instances:
@@ -139,6 +182,40 @@ def handlers_run_once(life: Life, _limits: Limits) -> Iterator[str]:
     )
     yield from (f"start() of {one} ran {n} times on {on}" for (one, on), n in starts.items() if n > 1)
     yield from (f"{name}() of {one} ran {n} times" for (one, name), n in others.items() if n > 1)
+
+
+def ends_are_heard(life: Life, limits: Limits) -> Iterator[str]:
+    """When a handler has come to its end, its instance leaves the state that the handler was for."""
+    finished: dict[str, list[float]] = defaultdict(list)
+    for event in life.events:
+        if isinstance(event, ScriptFinished):
+            finished[event.instance].append(_seconds(event))
+    records = {instance.id: instance.records for instance in life.instances}
+    for run in life.handlers:
+        if run.ended is None or run.outcome not in ("exhausted", "raised"):
+            continue
+        for state, since, until in _stays(records[run.instance]):
+            # Scripts that run beside the handler are waited for.
+            ended = max([run.ended, *(at for at in finished[run.instance] if at < until)])
+            if state is _STATE_OF.get(run.handler) and since - _TICKS <= run.ended < until:
+                if until - ended > limits.cleanup + _TICKS:
+                    yield (
+                        f"{run.handler}() of {run.instance} ended at {run.ended:g} s, and the instance remained "
+                        f"{state.value} until {until:g} s"
+                    )
+
+
+def scripts_are_sent_once(life: Life, _limits: Limits) -> Iterator[str]:
+    """No script is sent twice."""
+    sent = Counter(
+        event.instance
+        for event in life.events
+        # What the older form of scripts leaves out is sent as a script of its own.
+        if isinstance(event, ScriptSent) and event.commands != ("deploy", "start")
+    )
+    for instance in life.instances:
+        if sent[instance.id] > instance.scripts:
+            yield f"instance {instance.id} sent {sent[instance.id]} scripts, but had only {instance.scripts}"
 
 
 def handlers_begin_in_their_state(life: Life, _limits: Limits) -> Iterator[str]:
@@ -212,7 +289,7 @@ def leases_end_once(life: Life, _limits: Limits) -> Iterator[str]:
     yield from (
         found for found in faults_of_events(life.events) if not any(word in skipped for word in found.split())
     )
-    if _calls_go_astray(life):
+    if not _reliable(life):
         # Where an answer may be lost, asking again is right.
         return
     for name in ("destroy_activity", "terminate_agreement"):
@@ -322,7 +399,18 @@ def _by_handler(handler: str, *outcomes: str) -> Judge:
 
 def _service_error(life: Life, limits: Limits, instance: InstanceLife, place: int) -> str:
     handler = HANDLER_OF[instance.records[place].source]
-    return _by_handler(handler, "raised", "cancelled", "closed")(life, limits, instance, place)
+    objection = _by_handler(handler, "raised", "cancelled", "closed")(life, limits, instance, place)
+    return objection or _activity_had_ended(life, instance, place)
+
+
+def _activity_had_ended(life: Life, instance: InstanceLife, place: int) -> str:
+    """Objects where a script failed only because the activity had ended before, and that is not the cause."""
+    record, activity = instance.records[place], _fact(life, instance, place)
+    if not isinstance(record.cause.error, ScriptError) or activity is None or not _reliable(life):
+        return ""
+    if activity.said and activity.ended_at is not None and activity.ended_at < record.monotonic - _TOLERANCE:
+        return f"the first cause was that its activity ended at {activity.ended_at:g} s: {activity.said}"
+    return ""
 
 
 def _stop_overran(life: Life, limits: Limits, instance: InstanceLife, place: int) -> str:
@@ -347,7 +435,8 @@ def _start_failed(life: Life, limits: Limits, instance: InstanceLife, place: int
     if isinstance(record.cause.error, HandlerTimeout):
         early = _stayed(instance.records, place) < limits.start - _TOLERANCE
         return f"its {limits.start:g} s were not over" if early else ""
-    return _by_handler("start", "raised", "cancelled", "closed")(life, limits, instance, place)
+    objection = _by_handler("start", "raised", "cancelled", "closed")(life, limits, instance, place)
+    return objection or _activity_had_ended(life, instance, place)
 
 
 def _agreement_ended(life: Life, _limits: Limits, instance: InstanceLife, place: int) -> str:
@@ -375,19 +464,26 @@ def _activity_lost(life: Life, _limits: Limits, instance: InstanceLife, place: i
             for one in life.happened
         )
         # Where the activity outlives its agreement, its own end is a cause of its own.
-        if activity.said or outlived or _calls_go_astray(life):
+        if activity.said or outlived or not _reliable(life):
             return ""
         return f"the first cause was that the provider ended the agreement: {agreement.reason}"
-    if activity.alive or not activity.said:
+    if activity.ended_at is None or activity.ended_at > record.monotonic or not activity.said:
         return "the node knows nothing of that"
     return ""
 
 
 def _unresponsive(life: Life, _limits: Limits, _instance: InstanceLife, _place: int) -> str:
     silencing = (FaultKind.VANISH, FaultKind.HANG)
-    if _calls_go_astray(life) or any(getattr(one.what, "kind", None) in silencing for one in life.happened):
+    if not _reliable(life) or any(getattr(one.what, "kind", None) in silencing for one in life.happened):
         return ""
     return "nothing was silent"
+
+
+def _expiry(life: Life, limits: Limits, instance: InstanceLife, place: int) -> str:
+    if life.plan.expires is None:
+        return "nothing expires"
+    early = instance.records[place].monotonic < life.plan.expires - 4 * limits.stop
+    return "the end was far away" if early else ""
 
 
 def _grace_is_over(_life: Life, limits: Limits, instance: InstanceLife, place: int) -> str:
@@ -398,6 +494,7 @@ def _grace_is_over(_life: Life, limits: Limits, instance: InstanceLife, place: i
 _JUDGES: Final[dict[tuple[Event, Actor], Judge]] = {
     (Event.SHUTDOWN, Actor.USER): _by_user,
     (Event.SHUTDOWN, Actor.HANDLER): _by_handler("run", "exhausted"),
+    (Event.SHUTDOWN, Actor.CLOCK): _expiry,
     (Event.START_SUCCESSFUL, Actor.HANDLER): _by_handler("start", "exhausted"),
     (Event.SERVICE_STOPPED, Actor.HANDLER): _by_handler("shutdown", "exhausted"),
     (Event.SERVICE_ERROR, Actor.HANDLER): _service_error,
@@ -418,9 +515,14 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     retries_come_before_running,
     stop_beats_restart,
     stops_take_effect_at_once,
+    stop_buys_nothing,
+    halts_go_through_stopping,
+    nothing_outlives_its_rent,
     user_errors_stay_where_they_are,
     policy_is_kept,
     handlers_run_once,
+    ends_are_heard,
+    scripts_are_sent_once,
     handlers_begin_in_their_state,
     handlers_never_overlap,
     shutdown_belongs_to_stopping,
@@ -522,10 +624,10 @@ def _lied(life: Life, *about: str) -> bool:
     return any(call.about in about for call in life.lies)
 
 
-def _calls_go_astray(life: Life) -> bool:
-    """Whether the plan meddles with calls, so that something may be learnt late, twice, or never."""
+def _reliable(life: Life) -> bool:
+    """Whether the plan leaves calls alone, so that nothing is learnt late, twice, or never."""
     outages = (FaultKind.NODE_DOWN, FaultKind.NODE_RESTART)
-    return any(one.kind in CALL_FAULTS or one.kind in outages for one in life.plan.faults)
+    return not any(one.kind in CALL_FAULTS or one.kind in outages for one in life.plan.faults)
 
 
 def _excused(life: Life, field: str, left: str) -> bool:
@@ -533,11 +635,11 @@ def _excused(life: Life, field: str, left: str) -> bool:
     match field:
         case "open_demands":
             # Its withdrawal is a courtesy: the node drops it by itself, and nobody answers its offers any more.
-            return _calls_go_astray(life)
+            return not _reliable(life)
         case "open_agreements":
             # The answer to its making was lost. It was never sent to the provider, and expires by itself.
             states = {one.id: one.state for one in life.agreements}
-            return _calls_go_astray(life) and states.get(AgreementId(left)) == AgreementState.PROPOSAL.value
+            return not _reliable(life) and states.get(AgreementId(left)) == AgreementState.PROPOSAL.value
         case "open_allocations":
             # The answer to its making was lost, and the program was told so.
             lost = isinstance(life.refused, PaymentError)

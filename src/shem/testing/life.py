@@ -72,6 +72,7 @@ class InstanceLife:
         why: its story, as `why()` tells it.
         replaces: the instance that it took the place of.
         activities: the activities that it was given, in order.
+        scripts: how many different scripts its handlers have yielded.
     """
 
     id: InstanceId
@@ -83,6 +84,7 @@ class InstanceLife:
     error: BaseException | None = None
     replaces: InstanceId | None = None
     activities: tuple[ActivityId, ...] = ()
+    scripts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,14 @@ class AgreementFact:
 
 @dataclass(frozen=True, slots=True)
 class ActivityFact:
-    """An activity, as the node knows it. `said` is what the node says about an end that nobody asked for."""
+    """An activity, as the node knows it.
+
+    `said` is what the node says about an end that nobody asked for. `ended_at` is None while it lives.
+    """
 
     id: ActivityId
     agreement: AgreementId
-    alive: bool
+    ended_at: float | None = None
     said: str = ""
 
 

@@ -24,15 +24,15 @@ _LISTENERS = 2 * 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Budgets as a user sets them, and the defaults of those that a user need not set."""
+    """Budgets and paces: short where a user can set them, since nothing is learnt by waiting longer."""
 
-    start: float = 60.0
-    stop: float = 20.0
-    grace: float = 30.0
-    offers: float = 30.0
-    invoices: float = 30.0
+    start: float = 40.0
+    stop: float = 15.0
+    grace: float = 15.0
+    offers: float = 20.0
+    invoices: float = 20.0
     budgets: Budgets = field(default_factory=Budgets)
-    liveness: LivenessPace = field(default_factory=LivenessPace)
+    liveness: LivenessPace = field(default_factory=lambda: LivenessPace(2.0, 2.0, 8.0))
     signing: SigningPace = field(default_factory=SigningPace)
     market: MarketPace = field(default_factory=MarketPace)
 
@@ -79,12 +79,12 @@ class Limits:
     @property
     def detection(self) -> float:
         """How long an activity may be gone before the instance on it knows."""
-        return self.liveness.interval + 2 * self.liveness.answer + self.signing.news
+        return 2 * self.liveness.interval + 3 * self.liveness.answer + self.signing.news
 
     @property
     def silence(self) -> float:
         """How long a provider may be silent before the instance on it is Unresponsive."""
-        return self.liveness.silent_after + self.liveness.interval + 2 * self.liveness.answer
+        return self.liveness.found_within
 
     @property
     def recovery(self) -> float:

@@ -1,4 +1,4 @@
-"""Watching how the user's own handlers behave through one life: what they raise, when they let go, what they leave.
+"""Watching how a user's own handlers behave: what they raise, when they let go, what they leave.
 
 `Observer.over` makes a subclass of a service that behaves alike. Handlers are driven through it step by step,
 so that their own time, virtual and real, is told apart from that of the scripts they sent.
@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import sysconfig
-import types
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from functools import partial
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from shem.errors import ShemError
@@ -24,6 +22,7 @@ from shem.script import Script
 from shem.script.commands import Download
 from shem.service.handlers import HANDLERS, HandlerStream
 from shem.service.service import Service
+from shem.testing.places import caller, place_in, place_of
 from shem.testing.scratch import Scratch
 from shem.testing.steady import Interrupted, Stopwatch
 
@@ -32,8 +31,13 @@ S = TypeVar("S", bound=Service)
 #: What else of the user's is called, besides handlers.
 BESIDE: Final = ("reset", *(f"on_{state.value}" for state in State))
 
-_SHEM: Final = str(Path(__file__).parents[1])
-_LIBRARY: Final = sysconfig.get_path("stdlib")
+#: Stands for the handler where it is none.
+OWN_TASK: Final = "a task of its own"
+#: How an error begins that tells of something no simulation can do.
+UNSIMULATED: Final = "this cannot be simulated"
+#: So many steps without time moving are a circle.
+MOST_STEPS: Final = 5_000
+
 #: What shem keeps in a service object.
 _OURS: Final = frozenset({"_ctx", "_instance"})
 
@@ -43,31 +47,36 @@ class Run:
     """One run of one handler, hook, or `reset()`.
 
     Attributes:
-        handler, service: which, and whose.
+        handler, service: which, and whose; None for a task that the user's code began.
         number: which run of it by this object it is, from 1.
         commands: the commands of the scripts that it yielded, in order.
         scripts: these scripts.
         place: where it was last, as ``file:line``.
         own: its own virtual time, in seconds: not that of its scripts.
-        cancels: how often it was cancelled.
+        cancels, cancelled_at: how often it was cancelled, and when it was last, in virtual seconds.
         let_go_at: when it was first cancelled or closed, in virtual seconds.
+        exhausted: it came to its end of its own accord.
         ended_at: when it ended; None where it never did.
         went_on: it yielded something after it had been cancelled, or closed.
         wrong: what it yielded that is no script.
         error: what it raised that is none of shem's; `in_cleanup` where that was when it was closed.
-        blocked: its longest step in real time, in seconds, and where that was; 0 where none was too long.
+        blocked, blocked_at: its longest step in real time, in seconds, and where that was; 0 where none was
+            too long.
+        spun: it was interrupted because it turned in a circle without waiting.
+        left_behind: attributes of the object that an earlier start has set or changed.
     """
 
     handler: str
-    service: Service
-    number: int
-    began_at: float
+    service: Service | None
+    number: int = 1
     commands: list[str] = field(default_factory=list)
     scripts: list[Script] = field(default_factory=list)
     place: str = ""
     own: float = 0.0
     cancels: int = 0
+    cancelled_at: float | None = None
     let_go_at: float | None = None
+    exhausted: bool = False
     ended_at: float | None = None
     went_on: bool = False
     wrong: str = ""
@@ -75,15 +84,23 @@ class Run:
     in_cleanup: bool = False
     blocked: float = 0.0
     blocked_at: str = ""
+    spun: bool = False
     left_behind: tuple[str, ...] = ()
+
+    @property
+    def whose(self) -> str:
+        """Id of the instance, if it is one's."""
+        return self.service.id if self.service is not None else ""
 
 
 @dataclass(slots=True)
 class Begun:
-    """A task that the user's code began, and where."""
+    """A task that the user's code began: where, the name of its function, and how it goes."""
 
     task: asyncio.Task[Any]
     place: str
+    name: str
+    run: Run
 
 
 class Observer:
@@ -148,7 +165,7 @@ class Observer:
         self._attend()
         key = id(service), name
         self._counts[key] += 1
-        run = Run(name, service, self._counts[key], _now())
+        run = Run(name, service, self._counts[key])
         if name == "start":
             state = _state_of(service)
             first = self._first.setdefault(id(service), state)
@@ -159,7 +176,7 @@ class Observer:
         return run
 
     def _attend(self) -> None:
-        """Note down the tasks that the user's code begins on this loop."""
+        """Follow the tasks that the user's code begins on this loop, and run its threads in place."""
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
@@ -167,13 +184,39 @@ class Observer:
         assert make is not None, "a simulated loop has one"
 
         def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
-            task = make(loop, coro, **options)
-            place = _users_frame(sys._getframe(1))
-            if place and isinstance(task, asyncio.Task):
-                self.tasks.append(Begun(task, place))
+            place = caller(sys._getframe(1))
+            if not place:
+                return make(loop, coro, **options)
+            run = Run(OWN_TASK, None, place=place)
+            task = make(loop, self._followed(run, coro), **options)
+            # One that is cancelled before its first step has never been awaited, and need not be.
+            task.add_done_callback(lambda _task: coro.close())
+            if isinstance(task, asyncio.Task):
+                self.tasks.append(Begun(task, place, getattr(coro, "__qualname__", "?"), run))
             return task
 
         loop.set_task_factory(factory)
+        loop.run_in_executor = self._in_place  # type: ignore[method-assign,assignment]  # of this one loop
+
+    async def _followed(self, run: Run, coro: Any) -> Any:
+        try:
+            return await self.follow(run, coro, inside=coro)
+        finally:
+            run.ended_at = _now()
+
+    def _in_place(self, _executor: object, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """A thread, as far as one can be simulated: done at once, but for what it sleeps."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        with self._watch.beside() as took:
+            try:
+                finish, result = future.set_result, function(*args)
+            except Interrupted:
+                finish, result = future.set_exception, RuntimeError(f"{UNSIMULATED}: a thread that goes on")
+            except Exception as error:  # as in a thread, whatever it is goes to whoever waits for the result
+                finish, result = future.set_exception, error
+        loop.call_later(took(), _unless_cancelled, future, finish, result)
+        return future
 
     # --- step by step
 
@@ -183,6 +226,7 @@ class Observer:
         try:
             return await _Steps(self, run, turn, inside)
         except (asyncio.CancelledError, GeneratorExit, StopAsyncIteration, ShemError) as end:
+            run.exhausted = isinstance(end, StopAsyncIteration)
             if isinstance(end, asyncio.CancelledError) and not _is_cancelled():
                 run.error, run.place = end, place_of(end) or run.place
             raise
@@ -202,11 +246,11 @@ class Observer:
         finally:
             took = self._watch.end()
             if took:
-                run.blocked, run.blocked_at = max(run.blocked, took), _place_in(inside) or run.place
+                run.blocked, run.blocked_at = max(run.blocked, took), place_in(inside) or run.place
 
     def yielded(self, run: Run, item: object, inside: object) -> None:
         """The handler yielded something."""
-        run.place = _place_in(inside) or run.place
+        run.place = place_in(inside) or run.place
         if run.cancels and _is_cancelled():
             run.went_on = True
         if not isinstance(item, Script):
@@ -250,7 +294,7 @@ class _Seen(AsyncGenerator[Any, Any]):
         if run.ended_at is None:
             run.in_cleanup = True
             run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
-            run.place = _place_in(self._generator) or run.place
+            run.place = place_in(self._generator) or run.place
         try:
             await self._observer.follow(run, self._generator.aclose(), inside=self._generator)
         except RuntimeError as error:
@@ -272,21 +316,34 @@ class _Steps:
     def __await__(self) -> Generator[Any, None, Any]:
         observer, run, inside = self._observer, self._run, self._inside
         steps: Any = self._turn.__await__()
-        advance: Callable[[], Any] = lambda: steps.send(None)  # noqa: E731  # it changes with every step
+        advance: Callable[[], Any] = partial(steps.send, None)
+        number, moment = 0, _now()
         while True:
             try:
                 waiting_for = observer.step(run, advance, inside)
             except StopIteration as stop:
                 return stop.value
+            number, moment = (number + 1, moment) if moment == _now() else (0, _now())
+            if number > MOST_STEPS + 1:
+                # It was told to end, and would not: it shall never go on.
+                yield from asyncio.get_running_loop().create_future()
             try:
                 yield waiting_for
-                advance = lambda: steps.send(None)  # noqa: E731
+                advance = partial(steps.send, None)
+                if number == MOST_STEPS:
+                    run.spun, run.place = True, place_in(inside) or run.place
+                    advance = partial(steps.throw, Interrupted("it turns in a circle without waiting"))
             except BaseException as error:
-                thrown = error
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     run.cancels += 1
+                    run.cancelled_at = _now()
                     run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
-                advance = lambda thrown=thrown: steps.throw(thrown)  # noqa: E731
+                advance = partial(steps.throw, error)
+
+
+def _unless_cancelled(future: asyncio.Future[Any], finish: Callable[[Any], None], result: Any) -> None:
+    if not future.done():
+        finish(result)
 
 
 async def _call(function: Callable[..., Any], *args: Any) -> None:
@@ -326,57 +383,3 @@ def _alike(one: dict[str, Any], other: dict[str, Any], name: str) -> bool:
         return bool(left == right)
     except Exception:  # the comparison is the user's own, and may raise anything
         return False
-
-
-# --- where something is
-
-
-def place_of(error: BaseException) -> str:
-    """The last place in the user's own code that an error went through, as ``file:line``."""
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        if is_users(trace.tb_frame.f_code):
-            found = _place(trace.tb_frame.f_code, trace.tb_lineno)
-        trace = trace.tb_next
-    return found
-
-
-def users_frame_of(error: BaseException) -> tuple[FrameType, int] | None:
-    """The same as a frame, and its line."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        if is_users(trace.tb_frame.f_code):
-            found = trace.tb_frame, trace.tb_lineno
-        trace = trace.tb_next
-    return found
-
-
-def is_users(code: CodeType) -> bool:
-    """Whether some code is neither shem's, nor Python's, nor that of an installed library."""
-    name = code.co_filename
-    return not (name.startswith((_SHEM, _LIBRARY, "<frozen")) or "site-packages" in name)
-
-
-def _users_frame(frame: FrameType | None) -> str:
-    """Where the user's code called what calls this, unless shem did."""
-    while frame is not None:
-        if is_users(frame.f_code):
-            return _place(frame.f_code, frame.f_lineno)
-        if frame.f_code.co_filename.startswith(_SHEM):
-            # Its own business, whoever asked for it.
-            return ""
-        frame = frame.f_back
-    return ""
-
-
-def _place_in(inside: object) -> str:
-    """Where a generator of the user's is suspended, or where a function of his begins."""
-    frame = getattr(inside, "ag_frame", None)
-    if isinstance(frame, FrameType) and is_users(frame.f_code):
-        return _place(frame.f_code, frame.f_lineno)
-    code = getattr(inside, "__code__", None)
-    return _place(code, code.co_firstlineno) if isinstance(code, types.CodeType) and is_users(code) else ""
-
-
-def _place(code: CodeType, line: int) -> str:
-    return f"{code.co_filename}:{line}"

@@ -119,6 +119,8 @@ class HandlerFaultKind(enum.Enum):
     """Comes to its end early."""
     YIELDS_NONE = "yields_none"
     """Yields None instead of a script."""
+    YIELDS_TWICE = "yields_twice"
+    """Yields that script once more."""
     SLOW = "slow"
     """Takes `seconds` longer."""
     WAITS = "waits"
@@ -303,6 +305,7 @@ class HandlerFault(_Value):
             HandlerFaultKind.RAISES: "raises an error",
             HandlerFaultKind.RETURNS: "comes to its end",
             HandlerFaultKind.YIELDS_NONE: "yields None",
+            HandlerFaultKind.YIELDS_TWICE: "decides to yield the same script twice",
             HandlerFaultKind.SLOW: f"takes {self.seconds:g} s longer",
             HandlerFaultKind.WAITS: "waits for ever",
             HandlerFaultKind.SWALLOWS: f"works on for {self.seconds:g} s, whoever cancels it",
@@ -334,6 +337,9 @@ class Plan(_Value):
             line runs (modulo their number), instead of the first.
         policy, respawn: as for `Golem.run_service`.
         probe: how often the service's own liveness probe says yes before it says no; None for no probe.
+        expires: for how many seconds the service is rented, at least 300; None for longer than any life lasts.
+
+    Raises `ConfigError` for numbers that make no life.
     """
 
     seed: int = 0
@@ -348,6 +354,7 @@ class Plan(_Value):
     policy: RestartPolicy = field(default=DEFAULT_POLICY)
     respawn: bool = True
     probe: int | None = None
+    expires: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("providers", "instances", "rounds"):
@@ -371,6 +378,8 @@ class Plan(_Value):
             yield "a start that fails is not tried again"
         if self.probe is not None:
             yield f"the liveness probe says yes {self.probe} times, and then no"
+        if self.expires is not None:
+            yield f"the service is rented for {self.expires:g} s"
         for choice, place in self.deviations:
             yield f"the {nth(choice)} time that several tasks could run, the {nth(place + 1)} in line does"
 

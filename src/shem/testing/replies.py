@@ -96,13 +96,15 @@ class Replies:
     """What the providers of one service answer. Raises `ConfigError` where its hook is malformed.
 
     Attributes:
-        unscripted: command lines that nobody had scripted, and how often; they succeeded with no output.
+        runs: how many programs have been run.
+        unscripted: command lines that nobody had scripted, in order; they succeeded with no output.
         trouble: what the hook itself did wrong, the first time.
     """
 
     service_class: type
     table: Table = field(default_factory=dict)
-    unscripted: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    unscripted: dict[str, None] = field(default_factory=dict)
     trouble: ConfigError | None = None
     _hook: Callable[[str, Sequence[str]], object] | None = None
 
@@ -124,8 +126,8 @@ class Replies:
 
     def __call__(self, program: str, args: Sequence[str]) -> Reply:
         """How a program behaves. An environment set with `env=` is left out of what is asked for."""
-        program, args = _without_environment(program, list(args))
-        return self._find(program, args) or Reply(seconds=USUAL_SECONDS)
+        self.runs += 1
+        return self._find(*_without_environment(program, list(args))) or Reply(seconds=USUAL_SECONDS)
 
     def content(self, path: str) -> bytes:
         """A file that no program wrote. Raises `CommandError` where that is scripted to fail."""
@@ -146,10 +148,10 @@ class Replies:
         for pattern, reply in self.table.items():
             if fnmatchcase(line, pattern):
                 return reply
-        reply = self._ask_hook(program, args)
-        if reply is None:
-            self.unscripted[line] = self.unscripted.get(line, 0) + 1
-        return reply
+        told = self._ask_hook(program, args)
+        if told is None:
+            self.unscripted[line] = None
+        return told
 
     def _ask_hook(self, program: str, args: list[str]) -> Reply | None:
         if self._hook is None:
@@ -162,7 +164,9 @@ class Replies:
             return None
         if isinstance(told, str):
             return Reply(told, seconds=USUAL_SECONDS)
-        if told is None or (isinstance(told, Reply) and _is_sound(told)):
+        if told is None:
+            return None
+        if isinstance(told, Reply) and _is_sound(told):
             return told
         self.trouble = self.trouble or ConfigError(
             f"{about} gave {_kind(told)}; return a Reply (texts, and files as bytes), a text, or None"
@@ -171,8 +175,10 @@ class Replies:
 
 
 def _is_sound(reply: Reply) -> bool:
-    texts = isinstance(reply.stdout, str) and isinstance(reply.stderr, str)
-    return texts and all(isinstance(content, bytes) for content in reply.files.values())
+    """Whether its outputs are texts and its files bytes, whatever their types were said to be."""
+    texts: tuple[object, ...] = (reply.stdout, reply.stderr)
+    contents: tuple[object, ...] = tuple(reply.files.values())
+    return all(isinstance(one, str) for one in texts) and all(isinstance(one, bytes) for one in contents)
 
 
 def _plain(service_class: type) -> object:

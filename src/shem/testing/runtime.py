@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
-from shem.devnet.runtime.base import DeployOptions, OutputListener, RuntimeSpec
+from shem.devnet.runtime.base import CommandError, DeployOptions, OutputListener, RuntimeSpec
 from shem.devnet.runtime.null import NullRuntime
 
 
@@ -23,6 +25,8 @@ class Reply:
 
 #: Given a program and its arguments, how it behaves.
 Respond = Callable[[str, Sequence[str]], Reply]
+#: Given the path of a file that nobody wrote, its content all the same. Raises `CommandError` for none.
+Unwritten = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,13 @@ class ScriptedFactory:
 
     isolation = "nothing is run: a test decides what commands answer"
 
-    def __init__(self, respond: Respond, durations: Durations) -> None:
-        self._respond, self._durations = respond, durations
+    def __init__(self, respond: Respond, durations: Durations, unwritten: Unwritten | None = None) -> None:
+        self._respond, self._durations, self._unwritten = respond, durations, unwritten
 
     async def create(self, spec: RuntimeSpec) -> ScriptedRuntime:
         """A new runtime, not deployed yet."""
         await asyncio.sleep(self._durations.create)
-        return ScriptedRuntime(spec, self._respond, self._durations)
+        return ScriptedRuntime(spec, self._respond, self._durations, self._unwritten)
 
     async def aclose(self) -> None:
         """Nothing to do: a scripted runtime holds nothing but memory."""
@@ -54,9 +58,15 @@ class ScriptedFactory:
 class ScriptedRuntime(NullRuntime):
     """One activity whose programs behave as a test says."""
 
-    def __init__(self, spec: RuntimeSpec, respond: Respond, durations: Durations) -> None:
+    def __init__(
+        self,
+        spec: RuntimeSpec,
+        respond: Respond,
+        durations: Durations,
+        unwritten: Unwritten | None = None,
+    ) -> None:
         super().__init__(spec)
-        self._respond, self._durations = respond, durations
+        self._respond, self._durations, self._unwritten = respond, durations, unwritten
 
     async def deploy(self, options: DeployOptions) -> str:
         """Take the time that was set for it. Raises `CommandError` when deployed already."""
@@ -67,6 +77,15 @@ class ScriptedRuntime(NullRuntime):
         """Take the time that was set for it."""
         await asyncio.sleep(self._durations.destroy)
         await super().destroy()
+
+    async def open_to_read(self, path: str) -> BinaryIO:
+        """What was last written to this path, or what the test says instead. Raises `CommandError`."""
+        try:
+            return await super().open_to_read(path)
+        except CommandError:
+            if self._unwritten is None or not self._started:
+                raise
+            return io.BytesIO(self._unwritten(path))
 
     async def run(self, entry_point: str, args: Sequence[str], output: OutputListener) -> int:
         """Behave as the test says. Raises `CommandError` before `start`."""

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, SupportsIndex
 
 from shem.clock import Clock
 
@@ -35,7 +35,7 @@ class Stopwatch:
 
     Args:
         allowed: how long a step may take, in seconds.
-        patience: how long the slow steps of one life may take together, before the one at work is interrupted.
+        patience: how long the slow steps of one life may take together; then the one at work is interrupted.
 
     Attributes:
         slept: what was asked of `time.sleep` in the present step, in seconds.
@@ -47,6 +47,7 @@ class Stopwatch:
         self._lost = 0.0
         self._began: float | None = None
         self._thread = threading.get_ident()
+        self._real_sleep = time.sleep
 
     def begin(self) -> None:
         """A step begins."""
@@ -63,24 +64,36 @@ class Stopwatch:
         return took if took > self.allowed else 0.0
 
     @contextlib.contextmanager
+    def beside(self) -> Iterator[Callable[[], float]]:
+        """What a thread would do is no matter of the step that began it; tells, when done, what it slept."""
+        slept, began, lost = self.slept, self._began, self._lost
+        self.slept = 0.0
+        beside = 0.0
+        try:
+            yield lambda: beside
+        finally:
+            beside, self.slept, self._lost = self.slept, slept, lost
+            if began is not None:
+                self._began = self._clock.monotonic()
+
+    @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Watch over one life. Interrupts nothing outside the main thread, where there are no signals."""
         self._lost, self._began = 0.0, None
         self._thread = threading.get_ident()
-        real_sleep, time.sleep = time.sleep, self._sleep
-        self._real_sleep = real_sleep
+        self._real_sleep, time.sleep = time.sleep, self._sleep
         try:
             with self._ticking():
                 yield
         finally:
-            time.sleep = real_sleep
+            time.sleep = self._real_sleep
 
-    def _sleep(self, seconds: float, /) -> None:
+    def _sleep(self, seconds: float | SupportsIndex, /) -> None:
         if self._began is None or threading.get_ident() != self._thread:
             # Somebody else's: another thread, or nothing of the user's.
             self._real_sleep(seconds)
         else:
-            self.slept += seconds
+            self.slept += float(seconds)
 
     @contextlib.contextmanager
     def _ticking(self) -> Iterator[None]:
@@ -101,8 +114,6 @@ class Stopwatch:
         step = self._clock.monotonic() - self._began
         if step > self.allowed and self._lost + step > self.patience:
             raise Interrupted(f"it had been at work for {step:.1f} s without coming back")
-
-    _real_sleep: Callable[[float], None] = staticmethod(time.sleep)
 
 
 @contextlib.contextmanager

@@ -195,7 +195,8 @@ def plans(max_faults: int = 3, max_actions: int = 2, max_handlers: int = 2) -> s
         deviations=deviations(),
         policy=policies(),
         respawn=st.sampled_from((True, False)),
-        probe=st.sampled_from((None, None, 0, 2)),
+        probe=st.sampled_from((None, None, None, 0, 2)),
+        expires=st.sampled_from((*(None,) * 19, 300.0)),
     )
 
 

@@ -26,7 +26,7 @@ _K = HandlerFaultKind
 
 #: What programs take and sleep, in seconds: long enough for something to happen in between.
 PROGRAM_SECONDS = 0.5
-PAUSE_SECONDS = 3.0
+PAUSE_SECONDS = 5.0
 
 
 class PlannedError(Exception):
@@ -49,6 +49,7 @@ class Standard(Service):
             yield script
         script = self._ctx.new_script()
         script.run("/bin/prepare")
+        script.run("/bin/check")
         yield script
 
     async def run(self) -> Handler:
@@ -131,12 +132,12 @@ class Watch:
 
     Attributes:
         faults: what they do wrong.
-        scripts: what they yielded.
-        activities: the activities that each service object was given, in order, by the object's `id()`.
+        scripts: what the handlers of each service object yielded, in order, by the object's `id()`.
+        activities: the activities that each was given, in order.
     """
 
     faults: Sequence[HandlerFault] = ()
-    scripts: list[Script] = field(default_factory=list)
+    scripts: dict[int, dict[Script, None]] = field(default_factory=lambda: defaultdict(dict))
     activities: dict[int, list[ActivityId]] = field(default_factory=lambda: defaultdict(list))
     _runs: list[_Run] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
@@ -204,8 +205,10 @@ def _watched(watch: Watch, service_class: type[Service], name: str) -> Any:
                 if run.has(_K.YIELDS_NONE, step):
                     yield None
                 if isinstance(script, Script):
-                    watch.scripts.append(script)
+                    watch.scripts[id(self)][script] = None
                 yield script
+                if run.has(_K.YIELDS_TWICE, step):
+                    yield script
                 step += 1
                 if not await run.before(step):
                     return

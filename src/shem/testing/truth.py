@@ -18,7 +18,7 @@ from shem.testing.link import Link
 from shem.testing.plan import CALL_FAULTS, FaultKind, Plan
 
 #: Seconds between two looks.
-PERIOD: Final = 7.0
+PERIOD: Final = 5.0
 
 _AT_WORK: Final = (State.STARTING, State.RUNNING, State.STOPPING)
 #: What a fault of a call can cost at most, besides what it says: the call is repeated after some waiting.

@@ -12,12 +12,13 @@ from typing import Any, Self, TypeVar
 from shem.devnet.local import LocalApi
 from shem.devnet.node import Node
 from shem.devnet.settings import ProviderSettings, Timings
+from shem.devnet.transfer import Fetcher
 from shem.events import BusEvent
 from shem.golem import Golem
 from shem.lifecycle import State
 from shem.testing import sim
 from shem.testing.link import Link
-from shem.testing.runtime import Durations, Reply, Respond, ScriptedFactory
+from shem.testing.runtime import Durations, Reply, Respond, ScriptedFactory, Unwritten
 from shem.testing.sim import Chooser, SimClock
 from shem.testing.verify import faults_of_audit, faults_of_events, faults_of_payments, faults_of_records
 
@@ -35,6 +36,8 @@ class World:
     Args:
         providers: how many, or the settings of each.
         respond: how programs behave that are run on them.
+        unwritten: what files hold that nobody wrote; without it there are none.
+        fetcher: what providers find at http(s) URLs; without it, nothing.
         timings: the pace of node and providers.
         create_seconds, deploy_seconds, destroy_seconds: how long providers take to make an activity, to
             deploy it, and to take it down.
@@ -52,6 +55,8 @@ class World:
         providers: int | Sequence[ProviderSettings] = 3,
         *,
         respond: Respond = silent,
+        unwritten: Unwritten | None = None,
+        fetcher: Fetcher | None = None,
         timings: Timings | None = None,
         create_seconds: float = 0.0,
         deploy_seconds: float = 0.0,
@@ -63,10 +68,11 @@ class World:
         self.events: list[BusEvent] = []
         self._golems: list[Golem] = []
         self.node = Node(
-            ScriptedFactory(respond, Durations(create_seconds, deploy_seconds, destroy_seconds)),
+            ScriptedFactory(respond, Durations(create_seconds, deploy_seconds, destroy_seconds), unwritten),
             providers=providers,
             timings=timings,
             clock=self.clock,
+            fetcher=fetcher,
         )
 
     async def __aenter__(self) -> Self:

@@ -43,6 +43,7 @@ from shem.yagna.models import (
     NewAllocation,
     NodeVersion,
     Reason,
+    Rejection,
 )
 
 
@@ -183,6 +184,9 @@ class PaymentApi(Protocol):
 
     async def accept_invoice(self, invoice_id: InvoiceId, acceptance: Acceptance, *, timeout: float) -> None:
         """Accept an invoice: from now on it will be paid. Accepting twice is harmless."""
+
+    async def reject_invoice(self, invoice_id: InvoiceId, rejection: Rejection, *, timeout: float) -> None:
+        """Refuse an invoice, for a reason. Refusing twice is harmless."""
 
     async def accept_debit_note(
         self, debit_note_id: DebitNoteId, acceptance: Acceptance, *, timeout: float

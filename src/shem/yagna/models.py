@@ -335,6 +335,17 @@ class Acceptance(Wire, frozen=True, omit_defaults=False):
     allocation_id: AllocationId
 
 
+class Rejection(Wire, frozen=True, omit_defaults=False):
+    """Refusal of an invoice (contract 3.2.5).
+
+    `rejection_reason`: UNSOLICITED_SERVICE, BAD_SERVICE or INCORRECT_AMOUNT.
+    """
+
+    rejection_reason: str
+    total_amount_accepted: Decimal
+    message: str
+
+
 class InvoiceEvent(Wire, frozen=True, omit_defaults=False):
     """Something happened to an invoice, such as ``InvoiceReceivedEvent``."""
 

@@ -49,6 +49,7 @@ from shem.yagna.models import (
     NewAllocation,
     NodeVersion,
     Reason,
+    Rejection,
 )
 
 T = TypeVar("T")
@@ -302,6 +303,10 @@ class HttpNode:
     async def accept_invoice(self, invoice_id: InvoiceId, acceptance: Acceptance, *, timeout: float) -> None:
         """Accept an invoice."""
         await self._post(path(PAYMENT, "invoices", invoice_id, "accept"), acceptance, wait=timeout)
+
+    async def reject_invoice(self, invoice_id: InvoiceId, rejection: Rejection, *, timeout: float) -> None:
+        """Refuse an invoice."""
+        await self._post(path(PAYMENT, "invoices", invoice_id, "reject"), rejection, wait=timeout)
 
     async def accept_debit_note(
         self, debit_note_id: DebitNoteId, acceptance: Acceptance, *, timeout: float

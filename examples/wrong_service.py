@@ -40,13 +40,13 @@ class WrongService(Service):
         yield script
 
     async def count(self):
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(1)
 
     async def run(self):
         while True:
             # Mistake 3: nothing else goes on meanwhile, in the whole program.
-            time.sleep(1)
+            time.sleep(1)  # noqa: ASYNC251
 
             # Mistake 4: this catches the cancellation, too, by which a stop ends the handler.
             try:
@@ -74,8 +74,9 @@ class WrongService(Service):
         script.run("/bin/repair")
 
     async def shutdown(self):
+        # Mistake 7: who is stopped early on has begun no such task.
         self.counting.cancel()
-        # Mistake 7: a minute is what shutdown() has, and then it is cut short.
+        # Mistake 8: a minute is what shutdown() has, and then it is cut short.
         await asyncio.sleep(90)
         async for script in super().shutdown():
             yield script

@@ -173,7 +173,7 @@ def test_a_yield_of_none_ends_the_instance_with_a_clear_error_and_exit_code_one(
     result = shem_run(file, "--for", "20s")
     assert result.exit_code == 1
     assert "Demo.start() yielded None, but a handler must yield a Script" in result.output.replace("\n", " ")
-    assert result.output.count("agreement ") == 1
+    assert result.stdout.count("agreement ") == 1
 
 
 @contextlib.contextmanager

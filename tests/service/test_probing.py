@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -253,6 +254,58 @@ def test_no_check_is_asked_outside_its_state_and_never_two_of_one_probe_at_once(
     run(main)
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_a_move_in_the_very_moment_a_check_is_due_keeps_it_from_being_asked(
+    stage: type[Any], steps: int
+) -> None:
+    asked_in: list[State] = []
+
+    async def main() -> None:
+        one, loop = stage(Quick), asyncio.get_running_loop()
+
+        def stop_after(more: int) -> None:
+            if more:
+                loop.call_soon(stop_after, more - 1)
+            else:
+                one.silence()
+
+        async with attended(one, Probe(lambda service: asked_in.append(service.state), initial_delay=5)):
+            loop.call_at(5.0, stop_after, steps)
+            await asyncio.sleep(6)
+        assert set(asked_in) <= {State.RUNNING}
+
+    run(main)
+
+
+@pytest.mark.parametrize("steps", range(20))
+def test_a_stop_in_the_very_moment_of_running_leaves_no_readiness_behind(
+    stage: type[Any], steps: int
+) -> None:
+    class Slow(Quick):
+        async def shutdown(self):
+            script = self._ctx.new_script()
+            script.run("sleep", "3")
+            yield script
+
+    async def main() -> None:
+        one = stage(Slow)
+        loop = asyncio.get_running_loop()
+
+        def stop_after(more: int) -> None:
+            if more:
+                loop.call_soon(stop_after, more - 1)
+            else:
+                one.stop()
+
+        loop.call_soon(stop_after, steps)
+        async with attended(one, Probe(Answers([True]), kind="readiness")):
+            await asyncio.sleep(1)
+            assert one.state is State.STOPPING and one.service.phase is Phase.SCRIPT
+            assert not one.service.is_ready
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("kind", "state"),
     [("startup", State.STARTING), ("readiness", State.RUNNING), ("liveness", State.RUNNING)],
@@ -291,14 +344,65 @@ def test_after_a_silence_readiness_has_to_be_shown_anew_and_is_asked_at_once(sta
             assert one.service.is_ready
             one.silence()
             assert not one.service.is_ready and one.service.phase is None
-            await asyncio.sleep(100)
+            await asyncio.sleep(10)
             check.answers = [0.5]
             one.recover()
             assert not one.service.is_ready
             await asyncio.sleep(0.25)
             assert not one.service.is_ready and one.service.phase is Phase.NOT_READY
             await asyncio.sleep(0.5)
-            assert one.service.is_ready and check.asked_at == [5, 106]
+            assert one.service.is_ready and check.asked_at == [5, 16]
+
+    run(main)
+
+
+@given(KINDS, st.sampled_from(["silence", "stop", "lose"]), st.booleans(), st.integers(0, 2**32))
+def test_an_answer_that_comes_in_the_moment_of_a_move_is_void_in_whatever_order_tasks_run(
+    stage: type[Any], kind: Any, what: str, first: bool, seed: int
+) -> None:
+    """The answer is ready when the check's second is over, and so is what ends the state."""
+
+    async def late_no(_service: object) -> bool:
+        await asyncio.sleep(1)
+        return False
+
+    async def main() -> None:
+        one, loop = stage(Quick), asyncio.get_running_loop()
+        if first:
+            loop.call_at(1.0, getattr(one, what))
+        async with attended(one, Probe(late_no, kind=kind, failures=1)) as prober:
+            await asyncio.sleep(0.5)
+            before = len(one.instance.records)
+            if not first:
+                loop.call_at(1.0, getattr(one, what))
+            await asyncio.sleep(0.75)
+            assert one.instance.error is None or len(one.instance.records) > before
+            if first:
+                (watch,) = prober._watches
+                assert one.instance.error is None and (watch.good, watch.bad) == (0, 0)
+
+    run(main, random.Random(seed).randrange)
+
+
+@pytest.mark.parametrize("kind", ["startup", "liveness"])
+def test_a_bad_answer_is_void_where_asking_the_provider_shows_that_it_is_silent(
+    stage: type[Any], kind: Any
+) -> None:
+    async def main() -> None:
+        one = stage(Quick)
+
+        async def observe() -> None:
+            one.silence()
+
+        answering, one.lease.activity.observe = one.lease.activity.observe, observe
+        async with attended(one, Probe(Answers([False, True]), kind=kind, failures=1)) as prober:
+            await asyncio.sleep(5)
+            assert one.state is State.UNRESPONSIVE and one.instance.error is None
+            (watch,) = prober._watches
+            assert (watch.good, watch.bad) == (0, 0)
+            one.lease.activity.observe = answering
+            one.recover()
+            await one.until(State.RUNNING)
 
     run(main)
 

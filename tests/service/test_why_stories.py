@@ -223,6 +223,27 @@ def test_a_crash_loop_and_its_end() -> None:
     assert " ".join(reason.split()) == f"it was tried again once within 600 s: {failure}"
 
 
+def test_what_went_wrong_first_is_why_a_slot_stays_empty_whatever_followed_from_it() -> None:
+    class Crashing(Demo):
+        async def run(self):
+            script = self._ctx.new_script()
+            script.run("/bin/work")
+            yield script
+
+    async def story(world: World) -> list[str]:
+        async with world.golem() as golem:
+            policy = RestartPolicy(on="failure", attempts=1, jitter=0)
+            cluster = await golem.run_service(Crashing, restart=policy)
+            await asyncio.sleep(60)
+            return [cluster.instances[-1].why()]
+
+    (said,) = told(story, respond=failing("/bin/work", "/bin/finish"))
+    work, finish, outlook = said.splitlines()[3:]
+    assert "running → stopping by ServiceError — handler: run() raised" in work
+    assert "stopping → terminated by ServiceError — handler: shutdown() raised" in finish
+    assert "it was tried again once within 600 s: handler: run() raised (CommandFailed: command 0" in outlook
+
+
 def test_an_agreement_that_its_provider_ended_with_a_reason() -> None:
     async def story(world: World) -> list[str]:
         async with world.golem() as golem:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shem.errors import TransferError
-from shem.yagna.content import BytesSink, BytesSource
 from shem.yagna.assembly import Assembly
+from shem.yagna.content import BytesSink, BytesSource
 from shem.yagna.exchange import LARGEST_CHUNK, Publication, Reception
 
 

@@ -12,6 +12,7 @@ import click
 
 #: Commands and the modules they live in; a module is imported only when its command is asked for.
 COMMANDS: dict[str, str] = {
+    "check": "shem.cli.check",
     "devnet": "shem.cli.devnet",
     "diagram": "shem.cli.diagram",
     "run": "shem.cli.run",

@@ -7,7 +7,7 @@ What each state guarantees:
 
 * **Pending**: no handler runs. There is no lease, or one is being acquired.
 * **Starting, Running, Stopping**: there is a lease, and the handler of that state runs (or is about to, when
-  an earlier one still cleans up).
+  an earlier one still cleans up; or, while Starting, has ended and waits for the startup probe to pass).
 * **Unresponsive**: the handler of the state it came from stays where it is, suspended at its next ``yield``;
   its end, if it ends, is held back until the provider recovers.
 * **Terminated**: no handler runs, but for `finally` blocks within their budget. Nothing moves it any more.

@@ -96,7 +96,8 @@ class Prober:
         instance = self._instance
         if state is State.STARTING:
             await instance.start_exhausted()
-            instance.set_phase(Phase.PROBING)
+        if instance.state is not state:
+            return
         self._begin(watches, state)
         tasks = [
             asyncio.get_running_loop().create_task(
@@ -119,7 +120,9 @@ class Prober:
                 watch.begin(now + watch.probe.initial_delay)
             elif watch.probe.kind == "readiness":
                 watch.begin(now)
-        if state is State.RUNNING and self._instance.readiness_is_probed:
+        if state is State.STARTING:
+            self._instance.set_phase(Phase.PROBING)
+        elif self._instance.readiness_is_probed:
             self._instance.set_ready(False, "not asked yet")
 
     async def _keep_asking(self, watch: _Watch, state: State) -> None:

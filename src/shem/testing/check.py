@@ -18,6 +18,7 @@ from shem.service.service import Service
 from shem.testing.findings import Mistake, Symptom, heaviest_first, never_ran
 from shem.testing.indigestion import digested
 from shem.testing.laboratory import LIMITS, Laboratory, became
+from shem.testing.life import Life
 from shem.testing.limits import Limits
 from shem.testing.observed import Observer
 from shem.testing.plan import Plan
@@ -69,6 +70,22 @@ def check(
     )
     with laboratory:
         return _Check(laboratory, plans, seed, instances, seconds, progress).report()
+
+
+def replay(laboratory: Laboratory, plan: Plan, *, quiet: bool = False) -> tuple[Life, tuple[Symptom, ...]]:
+    """Live through one plan again; what the service prints is shown unless `quiet`.
+
+    Raises `ConfigError` or `ServiceDefinitionError` where the service cannot be run at all.
+    """
+    long, _observer = laboratory.undisturbed(plan.instances)
+    if never_ran(long) is None:
+        laboratory.settle(usual_plan(long))
+    life, observer = laboratory.live(plan, quiet=quiet)
+    symptoms = laboratory.symptoms(life, observer)
+    hopeless = never_ran(life) if not plan.weight and not symptoms else None
+    if not plan.weight:
+        symptoms = tuple(digested(symptom, observer, laboratory.replies) for symptom in symptoms)
+    return life, symptoms if hopeless is None else (hopeless,)
 
 
 @dataclass(slots=True)
@@ -126,7 +143,7 @@ class _Check:
                 self._note(life.plan, (hopeless,))
             return ()
         usual = laboratory.settle(usual_plan(life))
-        space = Space.around(usual, laboratory.replies.runs)
+        space = Space.around(usual, len(laboratory.replies.ran))
         return chain(space.singles(), space.samples(self.seed))
 
     def _live_through(self, plans: Iterable[Plan], deadline: float) -> Iterator[Plan]:
@@ -179,15 +196,15 @@ class _Check:
         how = f"a `{HOOK}` method, or --respond"
         if programs:
             yield (
-                f"{len(programs)} command(s) are not scripted, and succeed with no output: {_few(programs)} "
-                f"({how})"
+                f"{len(programs)} command(s) are not scripted, and succeed with no output ({how}): "
+                f"{_few(programs)}"
             )
         if files:
-            yield f"{len(files)} file(s) that nobody wrote are empty: {_few(files)} ({how})"
+            yield f"{len(files)} file(s) that nobody wrote are empty ({how}): {_few(files)}"
         if self._state:
             yield (
-                f"start() of {name} leaves {_few(self._state)} in the object when it fails, and {name} has no "
-                f"reset(); see to it that a second start copes"
+                f"when start() fails it leaves in the object: {_few(self._state)}; {name} has no reset() to "
+                f"forget that, so a second start has to cope with it"
             )
         if self._hopeless:
             yield "it does not get to Running, so no other plan was tried"

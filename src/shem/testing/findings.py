@@ -109,7 +109,9 @@ class Symptom:
     @property
     def key(self) -> tuple[Mistake, str, str, str]:
         """What makes two symptoms one finding."""
-        return self.mistake, self.where, self.what, self.place
+        # Where a handler happens to be when its time is up, makes no difference.
+        place = "" if self.mistake is Mistake.OVERRUNS else self.place
+        return self.mistake, self.where, self.what, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ def _of_run(run: Run, life: Life, limits: Limits, usual: FirstStart) -> Iterator
         said = "yields another script" if run.went_on else "is still at work"
         yield symptom(Mistake.SWALLOWS, "", f"{name} {said} after it has been stopped")
     else:
-        yield from (symptom(Mistake.OVERRUNS, what, said) for what, said in _overruns(run, limits))
+        for what, said in _overruns(run, limits):
+            yield symptom(Mistake.OVERRUNS, what, said, run.waited_at)
     if run.handler == "start" and run.number > 1 and (difference := _difference(run, usual)):
         yield symptom(Mistake.UNCLEAN_RETRY, "", f"the {_ORDINALS.get(run.number, 'later')} {difference}", "")
 

@@ -37,7 +37,7 @@ FAULTS: Final = (
     Fault(_F.VANISH, at_call=1),
     Fault(_F.VANISH, at_call=1, seconds=40.0),
     Fault(_F.HANG, at_call=1),
-    Fault(_F.HANG, at_call=1, seconds=12.0),
+    Fault(_F.HANG, at_call=1, seconds=9.0),
     Fault(_F.RECOVER, at_call=1),
     Fault(_F.TERMINATE, at_call=1, reason="it has had enough"),
     Fault(_F.TERMINATE, at_call=1, seconds=30.0),
@@ -65,7 +65,7 @@ _DELAYS: Final = (2.0, 8.0, 70.0)
 _TIMED: Final = (_H.SLOW, _H.SWALLOWS, _H.SLOW_CLEANUP)
 _BESIDE: Final = (_H.RAISES, _H.SLOW, _H.WAITS, _H.SWALLOWS, _H.CANCELS)
 #: How many programs a base life runs, and how many scripts the longest of its handlers sends.
-_PROGRAMS, _SCRIPTS = 3, 2
+_PROGRAMS, _SCRIPTS = 4, 2
 
 
 def faults_everywhere(base: Life) -> Iterator[Fault]:
@@ -173,6 +173,8 @@ def landmarks() -> Iterator[Plan]:
                 handlers=handlers,
                 respawn=respawn,
             )
+    for wrong in (_H.WAITS, _H.SWALLOWS):
+        yield replace(plan, handlers=(HandlerFault(wrong, "run", 0, 8.0),), expires=300.0)
     for fault, on in product((_F.KILL, _F.TERMINATE, _F.VANISH), ("failure", "always")):
         policy = RestartPolicy(on=on, attempts=2)
         yield replace(plan, faults=tuple(Fault(fault, at=at, which=9) for at in (6.0, 60.0)), policy=policy)

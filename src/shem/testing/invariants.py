@@ -192,17 +192,20 @@ def ends_are_heard(life: Life, limits: Limits) -> Iterator[str]:
             finished[event.instance].append(_seconds(event))
     records = {instance.id: instance.records for instance in life.instances}
     for run in life.handlers:
-        if run.ended is None or run.outcome not in ("exhausted", "raised"):
+        if run.handler not in _STATE_OF or run.outcome not in ("exhausted", "raised") or run.ended is None:
             continue
-        for state, since, until in _stays(records[run.instance]):
-            # Scripts that run beside the handler are waited for.
-            ended = max([run.ended, *(at for at in finished[run.instance] if at < until)])
-            if state is _STATE_OF.get(run.handler) and since - _TICKS <= run.ended < until:
-                if until - ended > limits.cleanup + _TICKS:
-                    yield (
-                        f"{run.handler}() of {run.instance} ended at {run.ended:g} s, and the instance remained "
-                        f"{state.value} until {until:g} s"
-                    )
+        moves = records[run.instance]
+        left = _left_at(moves, run)
+        until = float("inf") if left is None else left
+        # Scripts that run beside the handler are waited for; while it is suspended, its end is held back.
+        ended = max([run.ended, *(at for at in finished[run.instance] if at < until)])
+        held_back = sum(
+            max(0.0, min(to, until) - max(since, ended))
+            for state, since, to in _stays(moves)
+            if state is State.UNRESPONSIVE
+        )
+        if until - ended - held_back > limits.cleanup + _TICKS:
+            yield f"{run.handler}() of {run.instance} ended at {run.ended:g} s, and nothing came of that"
 
 
 def scripts_are_sent_once(life: Life, _limits: Limits) -> Iterator[str]:
@@ -472,9 +475,12 @@ def _activity_lost(life: Life, _limits: Limits, instance: InstanceLife, place: i
     return ""
 
 
-def _unresponsive(life: Life, _limits: Limits, _instance: InstanceLife, _place: int) -> str:
+def _unresponsive(life: Life, limits: Limits, _instance: InstanceLife, _place: int) -> str:
     silencing = (FaultKind.VANISH, FaultKind.HANG)
     if not _reliable(life) or any(getattr(one.what, "kind", None) in silencing for one in life.happened):
+        return ""
+    if max(life.plan.latencies, default=0.0) >= limits.liveness.answer:
+        # The node takes longer for an answer than is waited for.
         return ""
     return "nothing was silent"
 

@@ -18,7 +18,7 @@ from shem.testing.life import Life
 from shem.testing.limits import Limits
 from shem.testing.observed import Observer
 from shem.testing.plan import Plan
-from shem.testing.replies import Replies, ScriptedFetcher, Table
+from shem.testing.replies import Replies, ScriptedFetcher, Table, hook_of
 from shem.testing.scratch import Scratch
 from shem.testing.steady import ALLOWED, Stopwatch, steady
 
@@ -50,7 +50,7 @@ class Laboratory:
         check_service_class(service_class)
         self.service_class, self.limits = service_class, limits
         self.clock = clock or SystemClock()
-        self.replies = Replies(service_class, table or {})
+        self.replies = Replies(table or {}, hook_of(service_class))
         self.usual = FirstStart()
         self.lives = 0
         self.arrows: Counter[Move[State, Event]] = Counter()
@@ -67,7 +67,7 @@ class Laboratory:
     def live(self, plan: Plan, *, quiet: bool = True) -> tuple[Life, Observer]:
         """Live through a plan. Raises `ConfigError` where the service's hook is broken."""
         observer = Observer(self._watch, self._scratch)
-        self.replies.runs = 0
+        self.replies.ran.clear()
         try:
             with steady(plan.seed, quiet=quiet), self._watch.watching():
                 life = drive(
@@ -121,7 +121,7 @@ def _first_start(observer: Observer) -> tuple[str, ...] | None:
 
 
 def became(life: Life, whose: str = "") -> str:
-    """What became of an instance, or of each where it is not known whose life matters, as `why()` tells it."""
+    """What became of an instance, as `why()` tells it; of each, where it is not known whose life matters."""
     chosen = [one for one in life.instances if one.id == whose] or life.instances
     lines = [one.why for one in chosen]
     if life.refused is not None:

@@ -200,7 +200,7 @@ class Life:
         """What was planned, what became of each instance, and what is wrong with it, for a person to read."""
         lines = ["planned:", *(f"  {line}" for line in self.plan.describe())]
         for one in self.happened:
-            lines.append(f"  happened at {one.at:.2f} s: {str(one.what).partition(': ')[2]}")
+            lines.append(f"  happened at {one.at:.2f} s: {str(one.what).partition(': ')[2] or one.what}")
         lines.append("became:")
         lines += [f"  {line}" for instance in self.instances for line in instance.why.splitlines()]
         if self.refused is not None:

@@ -53,6 +53,7 @@ class Run:
         scripts: these scripts.
         place: where it was last, as ``file:line``.
         own: its own virtual time, in seconds: not that of its scripts.
+        waited, waited_at: the longest time that it waited for something in, and where that was.
         cancels, cancelled_at: how often it was cancelled, and when it was last, in virtual seconds.
         let_go_at: when it was first cancelled or closed, in virtual seconds.
         exhausted: it came to its end of its own accord.
@@ -73,6 +74,8 @@ class Run:
     scripts: list[Script] = field(default_factory=list)
     place: str = ""
     own: float = 0.0
+    waited: float = 0.0
+    waited_at: str = ""
     cancels: int = 0
     cancelled_at: float | None = None
     let_go_at: float | None = None
@@ -245,8 +248,8 @@ class Observer:
             return advance()
         finally:
             took = self._watch.end()
-            if took:
-                run.blocked, run.blocked_at = max(run.blocked, took), place_in(inside) or run.place
+            if took > run.blocked:
+                run.blocked, run.blocked_at = took, self._watch.place or place_in(inside) or run.place
 
     def yielded(self, run: Run, item: object, inside: object) -> None:
         """The handler yielded something."""
@@ -339,6 +342,8 @@ class _Steps:
                     run.cancelled_at = _now()
                     run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
                 advance = partial(steps.throw, error)
+            if _now() - moment > run.waited:
+                run.waited, run.waited_at = _now() - moment, place_in(inside)
 
 
 def _unless_cancelled(future: asyncio.Future[Any], finish: Callable[[Any], None], result: Any) -> None:

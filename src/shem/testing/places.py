@@ -50,6 +50,13 @@ def caller(frame: FrameType | None) -> str:
     return ""
 
 
+def innermost(frame: FrameType | None) -> str:
+    """Where the user's code is at work, whatever it has called."""
+    while frame is not None and not is_users(frame.f_code):
+        frame = frame.f_back
+    return _place(frame.f_code, frame.f_lineno) if frame is not None else ""
+
+
 def place_in(inside: object) -> str:
     """Where a generator of the user's is suspended, or where a function of his begins."""
     frame = getattr(inside, "ag_frame", None) or getattr(inside, "cr_frame", None)

@@ -35,7 +35,7 @@ DOWNLOAD, FETCH = "download", "fetch"
 #: How long a program takes that nobody has scripted, in seconds.
 USUAL_SECONDS: Final = 0.5
 
-#: Patterns of command lines and what becomes of those that match; the first that fits counts.
+#: Patterns of programs, or of whole command lines, and what becomes of them; the first that fits counts.
 Table: TypeAlias = Mapping[str, Reply]
 
 _FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
@@ -55,8 +55,9 @@ def command_line(program: str, args: Sequence[str]) -> str:
 def read_table(path: Path) -> dict[str, Reply]:
     """A table from a JSON file: ``{"/bin/stats --json *": {"stdout": "…", "seconds": 2}, "/bin/x": "…"}``.
 
-    Patterns are those of the shell (``*``, ``?``, ``[…]``). A reply is a text, which is the standard output,
-    or an object with any of stdout, stderr, exit_code, seconds and files (paths and texts).
+    Patterns are those of the shell (``*``, ``?``, ``[…]``), for the program or the whole command line. What
+    they stand for is a text, which is the standard output, or an object with any of stdout, stderr,
+    exit_code, seconds and files (paths and texts).
 
     Raises `ConfigError`, with the place, where the file is nothing of that kind.
     """
@@ -91,43 +92,50 @@ def _kind(value: object) -> str:
     return "null" if value is None else f"{type(value).__name__} {value!r:.60}"
 
 
+#: A service's own script of its providers; see the module.
+Hook: TypeAlias = Callable[[str, Sequence[str]], object]
+
+
+def hook_of(service_class: type) -> Hook | None:
+    """The `fake_provider` of a class, if it has one.
+
+    Raises `ConfigError` where it is neither a static nor a class method.
+    """
+    plain = next((one.__dict__[HOOK] for one in service_class.__mro__ if HOOK in one.__dict__), None)
+    if plain is None:
+        return None
+    if not isinstance(plain, staticmethod | classmethod):
+        raise ConfigError(
+            f"{service_class.__name__}.{HOOK} must be a static or class method: "
+            f"@staticmethod def {HOOK}(program, args)"
+        )
+    hook: Hook = getattr(service_class, HOOK)
+    return hook
+
+
 @dataclass(slots=True)
 class Replies:
-    """What the providers of one service answer. Raises `ConfigError` where its hook is malformed.
+    """What providers answer.
 
     Attributes:
-        runs: how many programs have been run.
+        table: what counts first.
+        hook: what is asked next.
+        ran: every program that was run, with its arguments, in order.
         unscripted: command lines that nobody had scripted, in order; they succeeded with no output.
         trouble: what the hook itself did wrong, the first time.
     """
 
-    service_class: type
     table: Table = field(default_factory=dict)
-    runs: int = 0
+    hook: Hook | None = None
+    ran: list[tuple[str, list[str]]] = field(default_factory=list)
     unscripted: dict[str, None] = field(default_factory=dict)
     trouble: ConfigError | None = None
-    _hook: Callable[[str, Sequence[str]], object] | None = None
-
-    def __post_init__(self) -> None:
-        hook = getattr(self.service_class, HOOK, None)
-        if hook is None:
-            return
-        if not isinstance(_plain(self.service_class), staticmethod | classmethod):
-            raise ConfigError(
-                f"{self.service_class.__name__}.{HOOK} must be a static or class method: "
-                f"@staticmethod def {HOOK}(program, args)"
-            )
-        self._hook = hook
-
-    @property
-    def hooked(self) -> bool:
-        """Whether the service scripts its providers itself."""
-        return self._hook is not None
 
     def __call__(self, program: str, args: Sequence[str]) -> Reply:
         """How a program behaves. An environment set with `env=` is left out of what is asked for."""
-        self.runs += 1
-        return self._find(*_without_environment(program, list(args))) or Reply(seconds=USUAL_SECONDS)
+        program, arguments = _without_environment(program, list(args))
+        self.ran.append((program, arguments))
+        return self._find(program, arguments) or Reply(seconds=USUAL_SECONDS)
 
     def content(self, path: str) -> bytes:
         """A file that no program wrote. Raises `CommandError` where that is scripted to fail."""
@@ -146,7 +154,7 @@ class Replies:
     def _find(self, program: str, args: list[str]) -> Reply | None:
         line = command_line(program, args)
         for pattern, reply in self.table.items():
-            if fnmatchcase(line, pattern):
+            if fnmatchcase(line, pattern) or fnmatchcase(program, pattern):
                 return reply
         told = self._ask_hook(program, args)
         if told is None:
@@ -154,11 +162,11 @@ class Replies:
         return told
 
     def _ask_hook(self, program: str, args: list[str]) -> Reply | None:
-        if self._hook is None:
+        if self.hook is None:
             return None
-        about = f"{self.service_class.__name__}.{HOOK}({program!r}, {args!r})"
+        about = f"{getattr(self.hook, '__qualname__', self.hook)}({program!r}, {args!r})"
         try:
-            told = self._hook(program, args)
+            told = self.hook(program, args)
         except Exception as error:  # the hook is the user's and may raise anything; the check has to say so
             self.trouble = self.trouble or ConfigError(f"{about} raised {error!r}")
             return None
@@ -179,11 +187,6 @@ def _is_sound(reply: Reply) -> bool:
     texts: tuple[object, ...] = (reply.stdout, reply.stderr)
     contents: tuple[object, ...] = tuple(reply.files.values())
     return all(isinstance(one, str) for one in texts) and all(isinstance(one, bytes) for one in contents)
-
-
-def _plain(service_class: type) -> object:
-    """The hook as it stands in its class, before anything is bound."""
-    return next(base.__dict__[HOOK] for base in service_class.__mro__ if HOOK in base.__dict__)
 
 
 def _without_environment(program: str, args: list[str]) -> tuple[str, list[str]]:

@@ -19,13 +19,17 @@ class Finding:
     plan: Plan
     became: str
 
+    def planned(self) -> list[str]:
+        """The plan as a story."""
+        return self.plan.describe() + ([] if self.plan.weight else ["nothing goes wrong"])
+
     def story(self) -> str:
         """What happens, where, under which circumstances, and what to do, for a person to read."""
         symptom = self.symptom
         lines = [f"{symptom.mistake.summary}: {symptom.said}"]
         if symptom.place:
             lines.append(f"  at {short(symptom.place)}")
-        lines += ["  planned:", *(f"    {line}" for line in self.plan.describe())]
+        lines += ["  planned:", *(f"    {line}" for line in self.planned())]
         lines += ["  became:", *(f"    {line}" for line in self.became.splitlines())]
         lines.append(f"  what to do: {symptom.mistake.advice}")
         return "\n".join(lines)
@@ -41,7 +45,7 @@ class Finding:
             "place": symptom.place,
             "advice": symptom.mistake.advice,
             "plan": repr(self.plan),
-            "planned": self.plan.describe(),
+            "planned": self.planned(),
             "became": self.became.splitlines(),
         }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from multiprocessing import get_context
 from typing import Final, TypeVar
 
@@ -120,17 +121,31 @@ def _settle() -> None:
 
 def _drive_all(plans: Iterable[Plan]) -> Summary:
     summary = Summary()
-    collecting = gc.isenabled()
+    with sweeping() as sweep:
+        for plan in plans:
+            summary.add(drive(plan))
+            sweep()
+    return summary
+
+
+@contextmanager
+def sweeping() -> Iterator[Callable[[], None]]:
+    """Clear away what lives leave in memory once in a while, instead of looking for it all the time.
+
+    Gives a function to be called after each life.
+    """
+    collecting, lives = gc.isenabled(), count(1)
+
+    def sweep() -> None:
+        if next(lives) % _SWEEP_AFTER == 0:
+            gc.collect()
+
     gc.disable()
     try:
-        for number, plan in enumerate(plans, 1):
-            summary.add(drive(plan))
-            if number % _SWEEP_AFTER == 0:
-                gc.collect()
+        yield sweep
     finally:
         if collecting:
             gc.enable()
-    return summary
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:

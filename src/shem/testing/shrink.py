@@ -1,7 +1,7 @@
 """Making a failing plan as small as it can be while it still fails.
 
-What counts is how much a person has to read: first the number of things that happen, then how far all else is
-from its default, then how long the plan is and how large its numbers are. Every step makes the plan less by
+What counts is how much a person has to read: first the number of things that happen, then those whose moment
+tells a person nothing, then what else differs from its default, and then how large and long the numbers are. Every step makes the plan less by
 that measure, so that shrinking ends, and never gives back more than it was given.
 """
 
@@ -32,12 +32,13 @@ def size(plan: Plan) -> tuple[float, ...]:
         for one in fields(plan)
         if one.name not in _PARTS
     )
+    unclear = len(plan.deviations) + sum(one.at_step is not None for one in plan.actions)
     items = [item for part in _PARTS for item in getattr(plan, part) if part != "deviations"]
     said = sum(len(repr(item)) for item in items) + len(repr(plan.deviations))
     numbers = [number for item in items for number in _numbers(item)]
     digits = sum(len(f"{number:g}") for number in numbers)
     total = sum(numbers) + sum(map(sum, plan.deviations)) + sum(plan.latencies)
-    return (plan.weight, changed, plan.instances + plan.providers, digits, said, total)
+    return (plan.weight, unclear, changed, plan.instances + plan.providers, digits, said, total)
 
 
 def _numbers(item: Any) -> Iterator[float]:

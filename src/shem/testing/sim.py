@@ -73,7 +73,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.set_task_factory(make_task)
 
     def at_step(self, number: int, action: Callable[[], object]) -> None:
-        """Call `action` just before the callback with this number runs, so that any two can be kept apart."""
+        """Call `action` just before the callback with this number runs: a way to interfere at any `await`."""
         self._at_step[number] = action
 
     def time(self) -> float:

@@ -131,7 +131,7 @@ class Space:
             self.usual,
             seed=chance.below(4),
             providers=chance.among((3, 3, 3, 2, 4, 1)),
-            latencies=chance.among(((0.05,), (0.05,), (0.0,), (0.05, 0.3), (1.0, 0.0, 2.5))),
+            latencies=chance.among(((0.05,), (0.05,), (0.0,), (0.05, 0.3), (1.0, 0.0, 0.5))),
             faults=faults,
             actions=actions if actions and chance.below(4) == 0 else (*self.usual.actions, *actions),
             deviations=self._deviations(chance),

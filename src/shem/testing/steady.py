@@ -11,12 +11,15 @@ import contextlib
 import io
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Final, SupportsIndex
 
 from shem.clock import Clock
+from shem.testing.places import innermost
 
 #: A step of the user's code may take so long in real time, in seconds.
 ALLOWED: Final = 0.5
@@ -39,11 +42,12 @@ class Stopwatch:
 
     Attributes:
         slept: what was asked of `time.sleep` in the present step, in seconds.
+        place: where the present step was when it had taken too long, or slept, as ``file:line``.
     """
 
     def __init__(self, clock: Clock, *, allowed: float = ALLOWED, patience: float = PATIENCE) -> None:
         self._clock, self.allowed, self.patience = clock, allowed, patience
-        self.slept = 0.0
+        self.slept, self.place = 0.0, ""
         self._lost = 0.0
         self._began: float | None = None
         self._thread = threading.get_ident()
@@ -51,7 +55,7 @@ class Stopwatch:
 
     def begin(self) -> None:
         """A step begins."""
-        self.slept, self._began = 0.0, self._clock.monotonic()
+        self.slept, self.place, self._began = 0.0, "", self._clock.monotonic()
 
     def end(self) -> float:
         """The step is over; how long it took, `time.sleep` included, if that was too long, and else 0."""
@@ -94,6 +98,7 @@ class Stopwatch:
             self._real_sleep(seconds)
         else:
             self.slept += float(seconds)
+            self.place = innermost(sys._getframe(1))
 
     @contextlib.contextmanager
     def _ticking(self) -> Iterator[None]:
@@ -108,10 +113,12 @@ class Stopwatch:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def _tick(self, *_signal: object) -> None:
+    def _tick(self, _signal: int, frame: FrameType | None) -> None:
         if self._began is None:
             return
         step = self._clock.monotonic() - self._began
+        if step > self.allowed:
+            self.place = innermost(frame)
         if step > self.allowed and self._lost + step > self.patience:
             raise Interrupted(f"it had been at work for {step:.1f} s without coming back")
 

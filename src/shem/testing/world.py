@@ -47,6 +47,7 @@ class World:
         clock: its time and chance.
         node: the simulated node; its `faults` break things on order, its `audit()` tells what is left over.
         link: the way between requestor and node, and its faults.
+        golems: every `Golem` that was made on it.
         events: everything its `Golem`s have told so far.
     """
 
@@ -66,7 +67,7 @@ class World:
         self.clock = SimClock(seed)
         self.link = Link()
         self.events: list[BusEvent] = []
-        self._golems: list[Golem] = []
+        self.golems: list[Golem] = []
         self.node = Node(
             ScriptedFactory(respond, Durations(create_seconds, deploy_seconds, destroy_seconds), unwritten),
             providers=providers,
@@ -95,7 +96,7 @@ class World:
         """A `Golem` on this world; arguments as for `Golem`, with a budget of 10 GLM by default."""
         golem = Golem(**{"budget": 10, "api": self.api(), "clock": self.clock, **arguments})
         golem.add_event_consumer(self.events.append)
-        self._golems.append(golem)
+        self.golems.append(golem)
         return golem
 
     def verify(self, leftovers: Collection[str] = ()) -> None:
@@ -106,7 +107,7 @@ class World:
         bills. `leftovers` names the fields of `Audit` that cannot be empty after what happened.
         """
         faults = []
-        for golem in self._golems:
+        for golem in self.golems:
             if golem.operative:
                 faults.append("a Golem has not been stopped")
             for service in (one for cluster in golem.clusters for one in cluster.instances):

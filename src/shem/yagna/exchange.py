@@ -21,8 +21,8 @@ import msgspec
 
 from shem.errors import TransferError
 from shem.yagna.api import Sink, Source
-from shem.yagna.content import Discardable
 from shem.yagna.assembly import Assembly
+from shem.yagna.content import Discardable
 
 T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=0)]

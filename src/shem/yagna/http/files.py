@@ -19,9 +19,9 @@ from shem.ids import NodeId
 from shem.log import get_logger
 from shem.yagna import frames
 from shem.yagna.api import Sink, Source
+from shem.yagna.exchange import Exchange, Publication, Reception, failure
 from shem.yagna.http import requests
 from shem.yagna.http.answers import bounded
-from shem.yagna.exchange import Exchange, Publication, Reception, failure
 from shem.yagna.http.transport import Transport
 from shem.yagna.models import Identity
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from shem.testing import Reply
 from shem.testing.check import check, replay
 from shem.testing.findings import Mistake
 from shem.testing.laboratory import Laboratory
+from shem.testing.limits import Limits
 from shem.testing.plan import FaultKind, Plan
 from shem.testing.report import Report
+from shem.testing.space import Space, usual_plan
 from shem.testing.steady import Interrupted, Stopwatch, steady
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -68,7 +71,9 @@ def wrong() -> Report:
 def line_of(text: str) -> int:
     """Number of the first line of code that holds a text."""
     lines = (EXAMPLES / "wrong_service.py").read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if text in line and "#" not in line.split(text)[0])
+    return next(
+        number for number, line in enumerate(lines, 1) if text in line and "#" not in line.split(text)[0]
+    )
 
 
 def test_every_mistake_of_the_wrong_service_is_found_where_it_is(wrong):
@@ -119,21 +124,36 @@ def test_what_a_failed_start_leaves_in_the_object_is_noted_and_no_finding(wrong)
 
 
 def test_nothing_is_found_wrong_with_the_simple_service(tmp_path):
-    report = check(SimpleService, plans=80, params={"plots": tmp_path})
+    report = check(SimpleService, plans=60, params={"plots": tmp_path})
     assert not report.findings, [finding.story() for finding in report.findings]
     assert not report.notes
-    assert (report.plans, report.wanted) == (80, 80)
+    assert (report.plans, report.wanted) == (60, 60)
     assert report.lives >= report.plans and report.moves > report.plans
     assert "nothing found" in report.summary() and "SimpleService" in report.summary()
     assert not list(tmp_path.iterdir()), "what scripts download is put back"
 
 
-def test_the_same_seed_finds_the_same_and_another_one_other_plans():
-    def lives(seed: int) -> list[tuple[Any, ...]]:
-        report = check(Base, plans=330, seed=seed)
-        return [report.lives, report.moves, sorted(map(str, report.arrows))]
+def test_the_same_seed_draws_the_same_plans_and_another_one_others():
+    space = space_of(Base)
 
-    assert lives(1) == lives(1) != lives(2)
+    def drawn(seed: int) -> list[Plan]:
+        return list(islice(space.samples(seed), 50))
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 50
+
+
+def test_the_same_check_twice_finds_the_same():
+    first, second = (check(Trusts, plans=40, seed=3) for _ in range(2))
+    assert first.findings == second.findings
+    assert (first.lives, first.moves, first.arrows) == (second.lives, second.moves, second.arrows)
+
+
+def space_of(service: type[Service]) -> Space:
+    with Laboratory(service) as laboratory:
+        life, _observer = laboratory.undisturbed(1)
+        usual = laboratory.settle(usual_plan(life))
+        return Space.around(usual, len(laboratory.replies.ran))
 
 
 # --- one mistake at a time
@@ -271,7 +291,7 @@ class SpinsForEver(Base):
     ("service", "mistake", "said"),
     [
         (ForgetsToDeploy, Mistake.NEVER_RUNNING, "deploy() command is expected"),
-        (NeverStarts, Mistake.OVERRUNS, "start() takes longer than the 200 s it has"),
+        (NeverStarts, Mistake.OVERRUNS, "start() takes longer than the 120 s it has"),
         (YieldsText, Mistake.NO_SCRIPT, "run() yields a str"),
         (Raises, Mistake.RAISES, "run() raises KeyError: 'nothing there'"),
         (RaisesInCleanUp, Mistake.RAISES, "run() raises KeyError: 'no such file'"),
@@ -366,7 +386,7 @@ class CannotReset(Base):
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_a_mistake_that_shows_only_with_a_fault_is_found_with_one_fault(service, mistake, said):
-    report = check(service, plans=60)
+    report = check(service, plans=30)
     found = {finding.symptom.mistake: finding for finding in report.findings}
     assert mistake in found, [finding.story() for finding in report.findings]
     assert said in found[mistake].symptom.said
@@ -416,7 +436,7 @@ class Careful(Base):
 
 
 def test_careful_handlers_have_no_findings_whatever_goes_wrong():
-    report = check(Careful, plans=250)
+    report = check(Careful, plans=120)
     assert not report.findings, [finding.story() for finding in report.findings]
 
 
@@ -435,7 +455,7 @@ def test_errors_that_shem_raises_may_be_let_through():
                 await asyncio.sleep(3)
                 yield self.script("/bin/x")
 
-    assert not check(LetsThrough, plans=150).findings
+    assert not check(LetsThrough, plans=60).findings
 
 
 # --- replies
@@ -560,9 +580,7 @@ def test_a_service_that_cannot_be_run_is_refused_before_anything_is_tried():
 
 
 def test_budgets_can_be_given(wrong):
-    with Laboratory(WrongService) as laboratory:
-        generous = laboratory.limits.__class__(start=200.0, stop=100.0)
-    report = check(WrongService, plans=1, limits=generous)
+    report = check(WrongService, plans=1, limits=Limits(start=120.0, stop=100.0))
     assert Mistake.OVERRUNS in mistakes(wrong) and Mistake.OVERRUNS not in mistakes(report)
 
 
@@ -695,13 +713,7 @@ def test_chance_follows_from_the_seed():
 
 
 def test_every_kind_of_fault_is_tried_early():
-    from shem.testing.space import Space, usual_plan
-
-    with Laboratory(SimpleService) as laboratory:
-        life, _observer = laboratory.undisturbed(1)
-        usual = laboratory.settle(usual_plan(life))
-        space = Space.around(usual, len(laboratory.replies.ran))
-    plans = list(space.singles())
+    plans = list(space_of(SimpleService).singles())
     assert len(plans) == len(set(plans)) < 500
     early = {fault.kind for plan in plans[:40] for fault in plan.faults}
     assert early >= set(FaultKind) - {FaultKind.RECOVER}

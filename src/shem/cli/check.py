@@ -17,6 +17,7 @@ from shem.cli.target import load_service
 from shem.errors import ShemError
 from shem.service.service import Service
 from shem.testing.check import PLANS, SECONDS, check, replay
+from shem.testing.drive import HORIZON
 from shem.testing.laboratory import LIMITS, Laboratory
 from shem.testing.limits import Limits
 from shem.testing.places import short
@@ -25,7 +26,7 @@ from shem.testing.replies import Table, read_table
 from shem.testing.report import Finding, Report
 
 #: Lives have an end of their own; no start that takes longer can be seen through.
-LONGEST_START = 250.0
+LONGEST_START = 0.9 * HORIZON
 
 
 @click.command("check")

@@ -197,7 +197,7 @@ class _Check:
         if programs:
             yield (
                 f"{len(programs)} command(s) are not scripted, and succeed with no output ({how}): "
-                f"{_few(programs)}"
+                f"{_few(_grouped(programs))}"
             )
         if files:
             yield f"{len(files)} file(s) that nobody wrote are empty ({how}): {_few(files)}"
@@ -210,6 +210,17 @@ class _Check:
             yield "it does not get to Running, so no other plan was tried"
         elif self._plans < self.wanted:
             yield f"time was up after {self._plans} of {self.wanted} plans"
+
+
+def _grouped(lines: Iterable[str]) -> list[str]:
+    """Command lines, those of one program together."""
+    programs: dict[str, list[str]] = {}
+    for line in lines:
+        programs.setdefault(line.partition(" ")[0], []).append(line)
+    return [
+        same[0] if len(same) == 1 else f"{program}, with {len(same)} kinds of arguments"
+        for program, same in programs.items()
+    ]
 
 
 def _few(names: Iterable[str]) -> str:

@@ -390,6 +390,11 @@ class _Course:
 
     def life(self) -> Life:
         """What became of it, as values."""
+        errors = [record.cause.error for one in self._lives for record in one.records]
+        for held in (*errors, self._refused, *(run.error for run in self._watch.runs())):
+            for error in _and_causes(held):
+                # Its frames hold the whole world.
+                error.__traceback__ = None
         happened = sorted((*self._faults.happened, *self._happened), key=lambda one: one.at)
         return Life(
             plan=self.plan,
@@ -413,6 +418,17 @@ class _Course:
             steps=self._steps,
             choices=self._choices,
         )
+
+
+def _and_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    ahead, seen = [error], set()
+    while ahead:
+        one = ahead.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            ahead += [one.__cause__, one.__context__]
 
 
 def _stubbornness(plan: Plan) -> float:

@@ -21,7 +21,10 @@ from shem.testing.observed import OWN_TASK, UNSIMULATED, Observer, Run
 _TOLERANCE: Final = 1e-6
 _LOOSE_ENDS: Final = "the simulation ended with loose ends: "
 _LEFT: Final = "task left behind: "
-_BAD_CLOSE: Final = "an error occurred during closing of asynchronous generator"
+_BAD_CLOSE: Final = (
+    "an error occurred during closing of asynchronous generator",
+    "asynchronous generator is already running",
+)
 
 
 class Mistake(enum.Enum):
@@ -169,13 +172,14 @@ def _of_time(run: Run, name: str) -> Iterator[Symptom]:
 
 def _is_unsimulated(error: BaseException) -> bool:
     """Whether an error is that of a loop without threads, sockets and processes."""
-    if isinstance(error, RuntimeError):
-        return UNSIMULATED in str(error) or "inside the simulation" in str(error)
+    if not isinstance(error, NotImplementedError):
+        said = str(error) if isinstance(error, RuntimeError) else ""
+        return UNSIMULATED in said or "inside the simulation" in said
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return isinstance(error, NotImplementedError) and module.startswith("asyncio.")
+    return bool(module.startswith("asyncio."))
 
 
 _ORDINALS: Final = {2: "second", 3: "third"}
@@ -195,7 +199,8 @@ def _goes_on(run: Run, life: Life, limits: Limits) -> bool:
 def _overruns(run: Run, limits: Limits) -> Iterator[tuple[str, str]]:
     name, cleanup = f"{run.handler}()", limits.budgets.cleanup
     if run.handler in HANDLERS and run.let_go_at is not None and run.ended_at is not None:
-        if run.ended_at - run.let_go_at > cleanup + _TOLERANCE:
+        # Once that time is over, it is cut short.
+        if run.ended_at - run.let_go_at >= cleanup - _TOLERANCE:
             yield "clean-up", f"the clean-up of {name} takes longer than the {cleanup:g} s it has"
     budgets = {"start": limits.start, "shutdown": limits.stop, "reset": limits.budgets.reset}
     budget = budgets.get(run.handler, limits.budgets.hook if run.handler.startswith("on_") else None)
@@ -207,14 +212,14 @@ def _difference(run: Run, usual: FirstStart) -> str:
     """How a start differs from the first one, as far as nothing was wrong with its scripts."""
     if usual.commands is None:
         return ""
-    sent: list[str] = []
+    known = 0
     for script in run.scripts:
-        sent += map(str, script.commands)
+        known += len(script.commands)
         if script.results.error is not None:
             break
-    else:
-        if run.exhausted and len(sent) < len(usual.commands):
-            sent.append("nothing more")
+    sent = run.commands[:known]
+    if run.exhausted and known == len(run.commands) < len(usual.commands):
+        sent.append("nothing more")
     for number, (one, first) in enumerate(zip(sent, usual.commands, strict=False), 1):
         if one != first:
             return f"start() of an object has for command {number}: {one}; the first has: {first}"
@@ -262,8 +267,8 @@ def _of_problems(life: Life, observer: Observer) -> Iterator[Symptom]:
 
 def _is_the_services(problem: str, observer: Observer) -> bool:
     """Whether something that was noticed is a loose end of the service's own, which is reported as such."""
-    stuck = [run for run in observer.runs if run.ended_at is None or run.went_on]
-    if _BAD_CLOSE in problem:
+    stuck = [run for run in observer.runs if run.ended_at is None or run.went_on or run.spun]
+    if any(sign in problem for sign in _BAD_CLOSE):
         return bool(stuck)
     _before, found, ends = problem.partition(_LOOSE_ENDS)
     if not found:

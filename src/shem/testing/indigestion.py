@@ -40,6 +40,9 @@ def _swallowed(error: BaseException, run: Run) -> list[str]:
     if found is not None:
         frame, number = found
         words = set(re.findall(r"\w+", linecache.getline(frame.f_code.co_filename, number)))
+        if "raise" in words:
+            # It was made on purpose, and of whatever.
+            return []
         held = [value for name, value in frame.f_locals.items() if name in words]
         named = [line for value in held if (line := _line_of(getattr(value, "command", None)))]
         if named:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +14,7 @@ from shem.errors import ConfigError, ShemError
 from shem.golem import check_service_class
 from shem.lifecycle import Event, Move, State
 from shem.service.service import Service
-from shem.testing.drive import drive
+from shem.testing.drive import HORIZON, drive
 from shem.testing.findings import FirstStart, Symptom, symptoms_of
 from shem.testing.life import Life
 from shem.testing.limits import Limits
@@ -23,7 +25,7 @@ from shem.testing.scratch import Scratch
 from shem.testing.steady import ALLOWED, Stopwatch, steady
 
 #: Budgets that a service has unless told otherwise: those of `run_service`, as far as a life is long enough.
-LIMITS: Final = Limits(start=200.0, stop=60.0)
+LIMITS: Final = Limits(start=0.6 * HORIZON, stop=60.0)
 
 
 class Laboratory:
@@ -59,10 +61,14 @@ class Laboratory:
         self._scratch = Scratch()
 
     def __enter__(self) -> Self:
+        # Handlers that would not end are thrown away with their loops, and what they say to that does not count.
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._scratch.close()
+        gc.collect()
+        sys.unraisablehook = self._unraisable
 
     def live(self, plan: Plan, *, quiet: bool = True) -> tuple[Life, Observer]:
         """Live through a plan. Raises `ConfigError` where the service's hook is broken."""

@@ -49,7 +49,7 @@ class Run:
     Attributes:
         handler, service: which, and whose; None for a task that the user's code began.
         number: which run of it by this object it is, from 1.
-        commands: the commands of the scripts that it yielded, in order.
+        commands: the commands of the scripts that it yielded, in order, without the names of who ran them.
         scripts: these scripts.
         place: where it was last, as ``file:line``.
         own: its own virtual time, in seconds: not that of its scripts.
@@ -89,6 +89,12 @@ class Run:
     blocked_at: str = ""
     spun: bool = False
     left_behind: tuple[str, ...] = ()
+
+    def was_cancelled(self) -> None:
+        """It was cancelled, and goes on. A timeout inside it has taken its cancellation back by now."""
+        if _is_cancelled():
+            self.cancels, self.cancelled_at = self.cancels + 1, _now()
+            self.let_go_at = self.cancelled_at if self.let_go_at is None else self.let_go_at
 
     @property
     def whose(self) -> str:
@@ -260,7 +266,7 @@ class Observer:
             run.wrong = "None" if item is None else f"a {type(item).__name__}"
             return
         run.scripts.append(item)
-        run.commands += map(str, item.commands)
+        run.commands += (_anonymous(str(command), run.service) for command in item.commands)
         for command in item.commands:
             if isinstance(command, Download) and command.to is not None:
                 self._scratch.keep(command.to)
@@ -320,30 +326,45 @@ class _Steps:
         observer, run, inside = self._observer, self._run, self._inside
         steps: Any = self._turn.__await__()
         advance: Callable[[], Any] = partial(steps.send, None)
-        number, moment = 0, _now()
+        number, moment, cancelled = 0, _now(), False
         while True:
             try:
                 waiting_for = observer.step(run, advance, inside)
             except StopIteration as stop:
+                if cancelled:
+                    run.was_cancelled()
                 return stop.value
+            if cancelled:
+                run.was_cancelled()
             number, moment = (number + 1, moment) if moment == _now() else (0, _now())
             if number > MOST_STEPS + 1:
                 # It was told to end, and would not: it shall never go on.
                 yield from asyncio.get_running_loop().create_future()
             try:
                 yield waiting_for
-                advance = partial(steps.send, None)
+                advance, cancelled = partial(steps.send, None), False
                 if number == MOST_STEPS:
                     run.spun, run.place = True, place_in(inside) or run.place
                     advance = partial(steps.throw, Interrupted("it turns in a circle without waiting"))
             except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                    run.cancels += 1
-                    run.cancelled_at = _now()
-                    run.let_go_at = _now() if run.let_go_at is None else run.let_go_at
-                advance = partial(steps.throw, error)
+                advance, cancelled = partial(steps.throw, error), isinstance(error, asyncio.CancelledError)
             if _now() - moment > run.waited:
                 run.waited, run.waited_at = _now() - moment, place_in(inside)
+
+
+def _anonymous(text: str, service: Service | None) -> str:
+    """A command without the names that differ from one start to the next."""
+    if service is None:
+        return text
+    names = {
+        str(service._ctx.id): "<activity>",
+        str(service.provider_id): "<provider>",
+        str(service.provider_name): "<provider>",
+        str(service.id): "<instance>",
+    }
+    for name, stand_in in names.items():
+        text = text.replace(name, stand_in)
+    return text
 
 
 def _unless_cancelled(future: asyncio.Future[Any], finish: Callable[[Any], None], result: Any) -> None:

@@ -358,8 +358,9 @@ class Plan(_Value):
 
     def __post_init__(self) -> None:
         for name in ("providers", "instances", "rounds"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < (name == "instances"):
-                raise ConfigError(f"Plan: {name}={getattr(self, name)!r} makes no life")
+            value, least = getattr(self, name), 1 if name == "instances" else 0
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"Plan: {name} must be a number from {least} up, not {value!r}")
 
     def describe(self) -> list[str]:
         """The plan as a story, one sentence a line."""

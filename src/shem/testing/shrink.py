@@ -1,8 +1,9 @@
 """Making a failing plan as small as it can be while it still fails.
 
 What counts is how much a person has to read: first the number of things that happen, then those whose moment
-tells a person nothing, then what else differs from its default, and then how large and long the numbers are. Every step makes the plan less by
-that measure, so that shrinking ends, and never gives back more than it was given.
+tells a person nothing, then what else differs from its default, and then how long the text and how large the
+numbers are. Every step makes the plan less by that measure, so that shrinking ends, and never gives back more
+than it was given.
 """
 
 from __future__ import annotations
@@ -129,4 +130,5 @@ def _less(number: float) -> Iterator[float]:
         yield from (less for less in (1, number // 2, number - number // 4, number - 1) if 1 <= less < number)
         return
     yield from (0.0, *(number * share for share in (0.5, 0.75, 0.9)))
-    yield from (float(round(number * share, digits)) for share in (0.5, 0.75, 0.9, 1) for digits in (-1, 0, 1))
+    shares = (0.5, 0.75, 0.9, 1)
+    yield from (float(round(number * share, digits)) for share in shares for digits in (-1, 0, 1))

@@ -66,6 +66,21 @@ def random_lives(number: int, first_seed: int) -> Summary:
     return summary
 
 
+def random_search(number: int, *, first_seed: int = 0, processes: int = 2) -> Summary:
+    """Drive so many random plans, in batches. The same seed gives the same summary."""
+    summary = Summary()
+    sizes = [min(BATCH, number - begun) for begun in range(0, number, BATCH)]
+    seeds = [_seed_of(first_seed, batch) for batch in range(len(sizes))]
+    with pool(processes) as executor:
+        for part in executor.map(random_lives, sizes, seeds):
+            summary.merge(part)
+    return summary
+
+
+def _seed_of(first_seed: int, batch: int) -> int:
+    return first_seed * 1_000_003 + batch
+
+
 def soak(
     number: int,
     seconds: float,
@@ -88,7 +103,7 @@ def soak(
             more = asked < number and passed < seconds and not summary.violations
             while more and len(under_way) < 2 * processes and asked < number:
                 size = min(BATCH, number - asked)
-                under_way.add(executor.submit(random_lives, size, first_seed * 1_000_003 + batches))
+                under_way.add(executor.submit(random_lives, size, _seed_of(first_seed, batches)))
                 asked, batches = asked + size, batches + 1
             if not under_way:
                 return summary

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from shem.lifecycle import State
 from shem.service.policy import RestartPolicy
+from shem.testing.drive import HORIZON
 from shem.testing.life import Life
 from shem.testing.plan import CALL_FAULTS, DEFAULT_POLICY, Action, ActionKind, Fault, FaultKind, Plan
 from shem.testing.sim import SimClock
@@ -23,7 +24,7 @@ _F = FaultKind
 #: How long a service is watched while it runs, and how many scripts of its own it shall have sent then.
 _WATCHED, _SCRIPTS = 20.0, 3
 #: No usual life lasts longer, in seconds.
-LONGEST: Final = 240.0
+LONGEST: Final = 0.8 * HORIZON
 
 #: What comes about at a moment; the seconds are below, within, and beyond what shem waits for.
 _AT_A_TIME: Final[tuple[Callable[..., Fault], ...]] = (
@@ -137,6 +138,7 @@ class Space:
             deviations=self._deviations(chance),
             policy=policy,
             respawn=chance.below(6) > 0,
+            expires=round(self.end * chance.share(), 1) if chance.below(10) == 0 else None,
         )
 
     def _fault(self, chance: _Chance) -> Fault:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -402,14 +403,19 @@ def _need_positive(**seconds: object) -> None:
 
 def _log_event(event: BusEvent) -> None:
     """One log line per event; moves and money at info, the rest at debug."""
-    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__).lstrip("_")
-    level = _LEVELS.get(type(event).__name__, "debug")
+    name, level = _name_and_level(type(event).__name__)
     # When it happened, not when this listener came to it.
     fields = {"timestamp": event.at.isoformat(), **event.fields()}
     if "event" in fields:
         # structlog's own word for the line's name; `log.configure` puts the two in their places.
         fields["_event"] = fields.pop("event")
     getattr(_log, level)(name, **fields)
+
+
+@cache
+def _name_and_level(kind: str) -> tuple[str, str]:
+    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind).lstrip("_")
+    return name, _LEVELS.get(kind, "debug")
 
 
 _LEVELS = {

@@ -59,6 +59,7 @@ values = st.text(max_size=20) | st.integers() | st.floats(allow_nan=False) | st.
 
 @given(st.sampled_from(["=", ">=", "<=", ">", "<"]), values)
 @example("=", "a)(b=c")
+@example("=", "a)")
 @example("=", "(")
 def test_a_comparison_is_written_exactly_or_refused(operator: str, value: Any) -> None:
     text = str(value)

@@ -82,6 +82,7 @@ def test_a_malformed_table_is_refused(changed: dict[str, Any], complaint: str) -
 def test_moves_with_different_guards_may_share_a_pair_and_are_tried_in_order() -> None:
     shared = table(moves=(guarded("a", "b"), guarded("a", to=Door.SHUT), guarded(unless=("b",))))
     assert [move.condition for move in shared.cell(Door.OPEN, Act.PUSH).moves] == ["a and b", "a", "not b"]
+    table(moves=(guarded("a", unless=("b",)), guarded("a", to=Door.SHUT)))
 
 
 @pytest.mark.parametrize("real", [SERVICE, AGREEMENT, ACTIVITY], ids=lambda one: one.name)

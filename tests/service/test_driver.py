@@ -297,6 +297,21 @@ def test_a_failure_beside_that_nobody_heard_of_makes_the_handler_fail(stage: typ
     assert isinstance(one.instance.error, CommandFailed) and one.instance.error.exit_code == 3
 
 
+def test_a_failure_beside_that_was_heard_does_not_hide_a_later_one_that_was_not(stage: type[Any]) -> None:
+    class Demo(Quiet):
+        async def run(self):
+            for code in ("1", "2"):
+                script, (handle,) = self.script(f"fail {code}", wait_for_results=False)
+                yield script
+                await asyncio.sleep(1)
+                if code == "1":
+                    with pytest.raises(CommandFailed):
+                        await handle
+
+    one = lives(stage, Demo)
+    assert isinstance(one.instance.error, CommandFailed) and one.instance.error.exit_code == 2
+
+
 @pytest.mark.parametrize("how", ["command", "script", "result()"])
 def test_a_failure_beside_that_was_caught_is_no_failure_of_the_handler(stage: type[Any], how: str) -> None:
     class Demo(Quiet):

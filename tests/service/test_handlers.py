@@ -377,6 +377,25 @@ def test_a_stream_is_an_async_generator_like_any_other() -> None:
     run(main)
 
 
+def test_what_a_stream_kept_for_its_next_turn_is_dropped_when_it_is_closed() -> None:
+    async def forgiving():
+        for number in (1, 2):
+            try:
+                yield number
+            except KeyError:
+                pass
+
+    async def main() -> None:
+        stream = HandlerStream(forgiving())
+        await anext(stream)
+        assert await stream.absorb(KeyError("x")) is None
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+    run(main)
+
+
 # --- wrong handlers
 
 

@@ -36,14 +36,11 @@ class HandlerStream(AsyncGenerator[Any, Any]):
         self._generator = generator
         self._last: Script | None = None
         self._ahead: list[Any] = []
-        self._exhausted = False
 
     async def asend(self, value: Any) -> Any:
         """Resume it; without a value it gets the results of its last script."""
         if self._ahead:
             return self._passing(self._ahead.pop())
-        if self._exhausted:
-            raise StopAsyncIteration
         if value is None and self._last is not None:
             value = self._last.results
         return self._passing(await self._generator.asend(value))
@@ -61,7 +58,6 @@ class HandlerStream(AsyncGenerator[Any, Any]):
     async def aclose(self) -> None:
         """End it, running the ``finally`` blocks of whom it delegates to, and then its own."""
         inner = self._delegate()
-        self._exhausted = True
         self._ahead.clear()
         self._last = None
         try:
@@ -88,9 +84,9 @@ class HandlerStream(AsyncGenerator[Any, Any]):
         try:
             self._ahead.append(await self._generator.athrow(error))
         except StopAsyncIteration:
-            self._exhausted = True
-        except Exception as raised:
-            self._exhausted = True
+            # It dealt with the failure by ending, which it tells whoever asks it for more.
+            return None
+        except Exception as raised:  # whatever it raises instead is the outer handler's to deal with
             return raised
         return None
 

@@ -77,9 +77,10 @@ def replay(laboratory: Laboratory, plan: Plan, *, quiet: bool = False) -> tuple[
 
     Raises `ConfigError` or `ServiceDefinitionError` where the service cannot be run at all.
     """
-    long, _observer = laboratory.undisturbed(plan.instances)
-    if never_ran(long) is None:
-        laboratory.settle(usual_plan(long))
+    if laboratory.usual.commands is None:
+        long, _observer = laboratory.undisturbed(plan.instances)
+        if never_ran(long) is None:
+            laboratory.settle(usual_plan(long))
     life, observer = laboratory.live(plan, quiet=quiet)
     symptoms = laboratory.symptoms(life, observer)
     hopeless = never_ran(life) if not plan.weight and not symptoms else None

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from shem.devnet.activity import Activity
@@ -160,7 +161,7 @@ class Faults:
             if fault.at is not None:
                 loop.call_at(max(fault.at, loop.time()), self._come_about, fault)
             elif fault.at_call is not None:
-                self._link.on_call(fault.call, fault.at_call, lambda fault=fault: self._come_about(fault))
+                self._link.on_call(fault.call, fault.at_call, partial(self._come_about, fault))
 
     def responding(self, respond: Respond) -> Respond:
         """Programs behave as `respond` says, but for those that a plan lets fail or hang."""
@@ -218,7 +219,7 @@ class Faults:
         match fault.kind:
             case _K.VANISH:
                 order.vanish(provider)
-                self._later(fault, order.recover, provider)
+                self._later(fault, partial(order.recover, provider))
             case _K.RECOVER:
                 order.recover(provider)
                 if activity is not None:
@@ -233,16 +234,16 @@ class Faults:
                 order.withhold_invoices(provider)
             case _K.HANG if activity is not None:
                 order.hang_activity(activity.id)
-                self._later(fault, order.resume_activity, activity.id)
+                self._later(fault, partial(order.resume_activity, activity.id))
             case _K.KILL if activity is not None:
                 order.kill_activity(activity.id, fault.reason or "killed by the plan")
             case _K.TERMINATE if agreement is not None:
                 order.linger(provider, fault.seconds)
                 order.terminate_agreement(agreement.id, fault.reason or "ended by the plan")
 
-    def _later(self, fault: Fault, undo: Callable[[str], object], what: str) -> None:
+    def _later(self, fault: Fault, undo: Callable[[], object]) -> None:
         if fault.seconds:
-            asyncio.get_running_loop().call_later(fault.seconds, undo, what)
+            asyncio.get_running_loop().call_later(fault.seconds, undo)
 
     def _agreement(self, which: int) -> Agreement | None:
         agreements = self._node.agreements.all()

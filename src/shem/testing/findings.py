@@ -146,7 +146,7 @@ def _of_run(run: Run, life: Life, limits: Limits, usual: FirstStart) -> Iterator
     if run.wrong:
         yield symptom(Mistake.NO_SCRIPT, run.wrong, f"{name} yields {run.wrong}")
     if run.error is not None:
-        kind = Mistake.UNSIMULATED if _is_unsimulated(run.error) else Mistake.RAISES
+        kind = Mistake.UNSIMULATED if _is_unsimulated(run) else Mistake.RAISES
         what = "the clean-up of " if run.in_cleanup else ""
         yield symptom(kind, type(run.error).__name__, f"{what}{name} raises {_told(run.error)}")
     yield from _of_time(run, name)
@@ -170,16 +170,12 @@ def _of_time(run: Run, name: str) -> Iterator[Symptom]:
         yield Symptom(Mistake.SPINS, run.handler, "", run.place, said, run.whose)
 
 
-def _is_unsimulated(error: BaseException) -> bool:
+def _is_unsimulated(run: Run) -> bool:
     """Whether an error is that of a loop without threads, sockets and processes."""
-    if not isinstance(error, NotImplementedError):
-        said = str(error) if isinstance(error, RuntimeError) else ""
-        return UNSIMULATED in said or "inside the simulation" in said
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return bool(module.startswith("asyncio."))
+    if isinstance(run.error, NotImplementedError):
+        return run.origin is not None and run.origin.module.startswith("asyncio.")
+    said = str(run.error) if isinstance(run.error, RuntimeError) else ""
+    return UNSIMULATED in said or "inside the simulation" in said
 
 
 _ORDINALS: Final = {2: "second", 3: "third"}

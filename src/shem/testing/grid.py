@@ -38,7 +38,6 @@ FAULTS: Final = (
     Fault(_F.VANISH, at_call=1, seconds=40.0),
     Fault(_F.HANG, at_call=1),
     Fault(_F.HANG, at_call=1, seconds=9.0),
-    Fault(_F.RECOVER, at_call=1),
     Fault(_F.TERMINATE, at_call=1, reason="it has had enough"),
     Fault(_F.TERMINATE, at_call=1, seconds=30.0),
     Fault(_F.KILL, at_call=1),
@@ -160,9 +159,7 @@ def landmarks() -> Iterator[Plan]:
     moments: tuple[tuple[float, tuple[HandlerFault, ...]], ...] = ((2.0, ()), (6.0, ()), (20.6, slow_stop))
     for (at, handlers), respawn in product(moments, (True, False)):
         yield replace(plan, faults=(Fault(_F.VANISH, at=at),), handlers=handlers, respawn=respawn)
-        for end, later in product(
-            (_F.TERMINATE, _F.KILL, _F.RECOVER, _F.VANISH), (0.0, 5.0, 9.0)
-        ):
+        for end, later in product((_F.TERMINATE, _F.KILL, _F.RECOVER, _F.VANISH), (0.0, 5.0, 9.0)):
             faults = (Fault(_F.HANG, at=at), Fault(end, at=at + later))
             yield replace(plan, faults=faults, handlers=handlers, respawn=respawn)
         for kind, later in product(ActionKind, (0.0, 5.0, 9.0)):
@@ -175,6 +172,6 @@ def landmarks() -> Iterator[Plan]:
             )
     for wrong in (_H.WAITS, _H.SWALLOWS):
         yield replace(plan, handlers=(HandlerFault(wrong, "run", 0, 8.0),), expires=300.0)
-    for fault, on in product((_F.KILL, _F.TERMINATE, _F.VANISH), ("failure", "always")):
-        policy = RestartPolicy(on=on, attempts=2)
+    policies = (RestartPolicy(on="failure", attempts=2), RestartPolicy(on="always", attempts=2))
+    for fault, policy in product((_F.KILL, _F.TERMINATE, _F.VANISH), policies):
         yield replace(plan, faults=tuple(Fault(fault, at=at, which=9) for at in (6.0, 60.0)), policy=policy)

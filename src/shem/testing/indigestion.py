@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from dataclasses import replace
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from shem.script.commands import Run as RunCommand
 from shem.testing.findings import Mistake, Symptom
 from shem.testing.observed import Observer, Run
-from shem.testing.places import users_frame_of
+from shem.testing.places import Origin
 from shem.testing.replies import Replies, command_line
 
 #: Errors that the lack of an output leads to.
@@ -22,7 +21,7 @@ def digested(symptom: Symptom, observer: Observer, replies: Replies) -> Symptom:
     run = next((one for one in observer.runs if one.error is not None and _is_of(symptom, one)), None)
     if run is None or not isinstance(run.error, _INDIGESTION):
         return symptom
-    commands = [line for line in _swallowed(run.error, run) if line in replies.unscripted]
+    commands = [line for line in _swallowed(run) if line in replies.unscripted]
     if not commands:
         return symptom
     said = f"{run.handler}() cannot digest the empty output of {' or '.join(f'`{one}`' for one in commands)}"
@@ -34,22 +33,16 @@ def _is_of(symptom: Symptom, run: Run) -> bool:
     return symptom.mistake is Mistake.RAISES and (symptom.where, symptom.place) == (run.handler, run.place)
 
 
-def _swallowed(error: BaseException, run: Run) -> list[str]:
+def _swallowed(run: Run) -> list[str]:
     """The commands whose results were in the hands of the line that failed; else those of the last script."""
-    found = users_frame_of(error)
-    if found is not None:
-        frame, number = found
-        words = set(re.findall(r"\w+", linecache.getline(frame.f_code.co_filename, number)))
-        if "raise" in words:
-            # It was made on purpose, and of whatever.
-            return []
-        held = [value for name, value in frame.f_locals.items() if name in words]
-        named = [line for value in held if (line := _line_of(getattr(value, "command", None)))]
-        if named:
-            return list(dict.fromkeys(named))
-    if not run.scripts:
+    origin = run.origin or Origin()
+    if re.search(r"\braise\b", origin.line):
+        # It was made on purpose, and of whatever.
         return []
-    return list(dict.fromkeys(line for one in run.scripts[-1].commands if (line := _line_of(one))))
+    held = [line for value in origin.held if (line := _line_of(getattr(value, "command", None)))]
+    if not held and run.scripts:
+        held = [line for one in run.scripts[-1].commands if (line := _line_of(one))]
+    return list(dict.fromkeys(held))
 
 
 def _line_of(command: object) -> str:

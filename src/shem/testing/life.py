@@ -27,7 +27,7 @@ ARROWS: Final[dict[tuple[State, Event, State], Move[State, Event]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the node: when (virtual seconds), which, and the id that it is about, if it is about one."""
+    """One call of the node: when (virtual seconds), which, and the id that it is about, if about one."""
 
     at: float
     name: str
@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something of the plan came about: when (virtual seconds), what, and the id of the instance it was about."""
+    """Something of the plan came about: when (virtual seconds), what, and to which instance, if to one."""
 
     at: float
     what: Fault | Action
@@ -199,8 +199,10 @@ class Life:
     def story(self) -> str:
         """What was planned, what became of each instance, and what is wrong with it, for a person to read."""
         lines = ["planned:", *(f"  {line}" for line in self.plan.describe())]
-        for one in self.happened:
-            lines.append(f"  happened at {one.at:.2f} s: {str(one.what).partition(': ')[2] or one.what}")
+        lines += [
+            f"  happened at {one.at:.2f} s: {str(one.what).partition(': ')[2] or one.what}"
+            for one in self.happened
+        ]
         lines.append("became:")
         lines += [f"  {line}" for instance in self.instances for line in instance.why.splitlines()]
         if self.refused is not None:
@@ -209,4 +211,3 @@ class Life:
             lines += ["but:", *(f"  {problem}" for problem in self.problems)]
         lines += ["to replay:", f"  {self.plan!r}"]
         return "\n".join(lines)
-

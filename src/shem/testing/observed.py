@@ -22,7 +22,7 @@ from shem.script import Script
 from shem.script.commands import Download
 from shem.service.handlers import HANDLERS, HandlerStream
 from shem.service.service import Service
-from shem.testing.places import caller, place_in, place_of
+from shem.testing.places import Origin, caller, place_in, place_of
 from shem.testing.scratch import Scratch
 from shem.testing.steady import Interrupted, Stopwatch
 
@@ -60,7 +60,8 @@ class Run:
         ended_at: when it ended; None where it never did.
         went_on: it yielded something after it had been cancelled, or closed.
         wrong: what it yielded that is no script.
-        error: what it raised that is none of shem's; `in_cleanup` where that was when it was closed.
+        error, origin: what it raised that is none of shem's, and where that came from; `in_cleanup` where it
+            was when it was closed.
         blocked, blocked_at: its longest step in real time, in seconds, and where that was; 0 where none was
             too long.
         spun: it was interrupted because it turned in a circle without waiting.
@@ -84,6 +85,7 @@ class Run:
     went_on: bool = False
     wrong: str = ""
     error: BaseException | None = None
+    origin: Origin | None = None
     in_cleanup: bool = False
     blocked: float = 0.0
     blocked_at: str = ""
@@ -241,7 +243,7 @@ class Observer:
             raise
         except BaseException as error:
             if not isinstance(error, Interrupted):
-                run.error = error
+                run.error, run.origin = error, Origin.of(error)
             run.place = place_of(error) or run.place
             raise
         finally:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import re
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Final
@@ -22,14 +25,34 @@ def place_of(error: BaseException) -> str:
     return found
 
 
-def users_frame_of(error: BaseException) -> tuple[FrameType, int] | None:
-    """The same as a frame, and its line."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        if is_users(trace.tb_frame.f_code):
-            found = trace.tb_frame, trace.tb_lineno
-        trace = trace.tb_next
-    return found
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an error comes from; looked at when it is raised, since tracebacks do not last.
+
+    Attributes:
+        module: of the innermost function.
+        line: the last line of the user's own code that it went through, as text.
+        held: the values of that code that the line names.
+    """
+
+    module: str = ""
+    line: str = ""
+    held: tuple[object, ...] = ()
+
+    @classmethod
+    def of(cls, error: BaseException) -> Origin:
+        """That of an error with its traceback."""
+        module, users, trace = "", None, error.__traceback__
+        while trace is not None:
+            module = str(trace.tb_frame.f_globals.get("__name__", ""))
+            users = trace if is_users(trace.tb_frame.f_code) else users
+            trace = trace.tb_next
+        if users is None:
+            return cls(module)
+        frame = users.tb_frame
+        line = linecache.getline(frame.f_code.co_filename, users.tb_lineno)
+        named = set(re.findall(r"\w+", line))
+        return cls(module, line, tuple(value for name, value in frame.f_locals.items() if name in named))
 
 
 def is_users(code: CodeType) -> bool:

@@ -282,8 +282,8 @@ BESIDE_HANDLERS = ("reset", "on_starting", "on_running", "on_stopping", "on_term
 class HandlerFault(_Value):
     """A handler of the user's does something wrong, in its first `times` runs.
 
-    `handler` is one of ``start``, ``run``, ``shutdown``; or ``reset`` or an ``on_<state>`` hook, of which only
-    RAISES, SLOW, WAITS, SWALLOWS and CANCELS make sense, with step 0.
+    `handler` is one of ``start``, ``run``, ``shutdown``; or ``reset`` or an ``on_<state>`` hook, for which
+    only RAISES, SLOW, WAITS, SWALLOWS and CANCELS make sense, with step 0.
 
     Raises `ConfigError` for a handler that does not exist.
     """
@@ -296,9 +296,7 @@ class HandlerFault(_Value):
 
     def __post_init__(self) -> None:
         if self.handler not in (*HANDLERS, *BESIDE_HANDLERS):
-            raise ConfigError(
-                f"{self!r}: the handler is none of {', '.join((*HANDLERS, *BESIDE_HANDLERS))}"
-            )
+            raise ConfigError(f"{self!r}: the handler is none of {', '.join((*HANDLERS, *BESIDE_HANDLERS))}")
 
     def __str__(self) -> str:
         said = {
@@ -337,7 +335,7 @@ class Plan(_Value):
             line runs (modulo their number), instead of the first.
         policy, respawn: as for `Golem.run_service`.
         probe: how often the service's own liveness probe says yes before it says no; None for no probe.
-        expires: for how many seconds the service is rented, at least 300; None for longer than any life lasts.
+        expires: for how many seconds the service is rented, at least 300; None for longer than a life lasts.
 
     Raises `ConfigError` for numbers that make no life.
     """

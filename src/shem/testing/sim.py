@@ -19,6 +19,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -62,6 +63,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._max_steps_at_once = max_steps_at_once
         self._at_step: dict[int, Callable[[], object]] = {}
         self._clock_resolution = 0.0
+        self._timers = itertools.count()
         numbers = itertools.count(1)
 
         def make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
@@ -80,16 +82,42 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._now
 
+    # Those of asyncio check for threads and for a closed loop each time, and leave open which of two timers
+    # that are due together goes first.
+
+    def call_soon(  # type: ignore[override]  # asyncio's own has type parameters for the arguments
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something as soon as all that is ready has had its turn."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]  # see the module
+        return handle
+
+    def call_at(  # type: ignore[override]  # as above
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something at a virtual time; of those due together, the first to be asked for goes first."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]  # cancelled timers count by it
+        heapq.heappush(self._scheduled, (when, next(self._timers), timer))  # type: ignore[attr-defined]
+        return timer
+
+    def call_later(  # type: ignore[override]  # as above
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something after so many virtual seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
     def _run_once(self) -> None:
         # All the time until it is stopped, not one round: a simulation lives in this loop.
         ready, timers = self._ready, self._scheduled  # type: ignore[attr-defined]  # see the module
         while True:
-            while timers and timers[0]._cancelled:
-                heapq.heappop(timers)._scheduled = False
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)[2]._scheduled = False
             if not ready and not self._to_next_timer(timers):
                 return
-            while timers and timers[0]._when <= self._now:
-                handle = heapq.heappop(timers)
+            while timers and timers[0][0] <= self._now:
+                handle = heapq.heappop(timers)[2]
                 handle._scheduled = False
                 if not handle._cancelled:
                     ready.append(handle)
@@ -107,14 +135,14 @@ class SimLoop(asyncio.BaseEventLoop):
             if self._stopping:  # type: ignore[attr-defined]  # see the module
                 return
 
-    def _to_next_timer(self, timers: list[Any]) -> bool:
+    def _to_next_timer(self, timers: list[tuple[float, int, Any]]) -> bool:
         """Let time pass until something is due; false where nothing is, because the loop has been stopped."""
         if not timers:
             if self._stopping:  # type: ignore[attr-defined]  # see the module
                 return False
             self._report_deadlock()
-        if timers[0]._when > self._now:
-            self._now, self._steps_at_once = timers[0]._when, 0
+        if timers[0][0] > self._now:
+            self._now, self._steps_at_once = timers[0][0], 0
         return True
 
     def _take(self, ready: Any) -> Any:

@@ -46,6 +46,8 @@ _AT_A_TIME: Final[tuple[Callable[..., Fault], ...]] = (
 )
 _SLOW: Final = frozenset({_F.SLOW_CALL, _F.SLOW_ANSWER})
 _COMMANDS: Final = (_F.COMMAND_FAILS, _F.COMMAND_HANGS)
+#: Seconds until agreements end, where that is before the user stops; no less is allowed.
+_EXPIRES: Final = 301.0
 _SECONDS: Final = (0.0, 2.0, 8.0, 15.0, 40.0, 130.0)
 
 
@@ -125,8 +127,12 @@ class Space:
             yield self._sample(chance)
 
     def _sample(self, chance: _Chance) -> Plan:
+        usual = self.usual.actions
         faults = tuple(self._fault(chance) for _ in range(chance.among((1, 1, 2, 2, 3, 0))))
         actions = tuple(self._action(chance) for _ in range(chance.among((0, 0, 0, 1, 1, 2))))
+        expiring = chance.below(20) == 0
+        if expiring or (actions and chance.below(4) == 0):
+            usual = ()
         policy = chance.among((DEFAULT_POLICY, DEFAULT_POLICY, _FAILURE, _ALWAYS))
         return replace(
             self.usual,
@@ -134,11 +140,11 @@ class Space:
             providers=chance.among((3, 3, 3, 2, 4, 1)),
             latencies=chance.among(((0.05,), (0.05,), (0.0,), (0.05, 0.3), (1.0, 0.0, 0.5))),
             faults=faults,
-            actions=actions if actions and chance.below(4) == 0 else (*self.usual.actions, *actions),
+            actions=(*usual, *actions),
             deviations=self._deviations(chance),
             policy=policy,
             respawn=chance.below(6) > 0,
-            expires=round(self.end * chance.share(), 1) if chance.below(10) == 0 else None,
+            expires=_EXPIRES if expiring else None,
         )
 
     def _fault(self, chance: _Chance) -> Fault:

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from shem.devnet.activity import Activity
 from shem.devnet.agreements import Agreement
+from shem.devnet.settings import Timings
 from shem.errors import ConfigError
 from shem.golem import Golem
 from shem.service.service import Service
@@ -27,6 +28,9 @@ from shem.testing.verify import faults_of_records
 from shem.testing.world import World
 
 T = TypeVar("T")
+
+#: The pace of a network unless a test says otherwise: an activity may be silent for a minute, and no longer.
+TIMINGS: Final = Timings(unresponsive=5.0, abandoned=60.0)
 
 
 @dataclass(slots=True)
@@ -58,7 +62,12 @@ class Stage:
         """Its world, made when it is first asked for."""
         if self._world is None:
             fetcher = ScriptedFetcher(self.replies.fetched)
-            given = {"respond": self.replies, "unwritten": self.replies.content, "fetcher": fetcher}
+            given: dict[str, Any] = {
+                "respond": self.replies,
+                "unwritten": self.replies.content,
+                "fetcher": fetcher,
+                "timings": TIMINGS,
+            }
             self._world = await World(**{**given, **self.arguments}).__aenter__()
         return self._world
 
@@ -259,7 +268,10 @@ class Provider:
         agreement = self._agreement(stage.world, which)
         if agreement is not None:
             return stage.world, agreement.provider
-        return stage.world, stage.world.node.providers[max(which, 0)].name
+        providers = stage.world.node.providers
+        if not providers:
+            raise ConfigError("the simulated network has no provider that anything could go wrong with")
+        return stage.world, providers[max(which, 0) % len(providers)].name
 
     def _all_or(self, which: int) -> list[tuple[World, str]]:
         world, name = self._trouble(which)

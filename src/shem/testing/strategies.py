@@ -218,9 +218,7 @@ def deviations() -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
 def latencies() -> st.SearchStrategy[tuple[float, ...]]:
     """How long calls take in turn, in seconds."""
     some = st.sampled_from((0.0, 0.05, 0.3, 1.0))
-    return st.one_of(
-        st.just((0.05,)), st.lists(some, min_size=1, max_size=3).map(tuple)
-    )
+    return st.one_of(st.just((0.05,)), st.lists(some, min_size=1, max_size=3).map(tuple))
 
 
 def _seldom(some: st.SearchStrategy[tuple[T, ...]]) -> st.SearchStrategy[tuple[T, ...]]:
@@ -247,5 +245,3 @@ def plans(max_faults: int = 3, max_actions: int = 2, max_handlers: int = 2) -> s
         probe=st.sampled_from((None, None, None, 0, 2)),
         expires=st.sampled_from((*(None,) * 19, 300.0)),
     )
-
-

@@ -167,9 +167,8 @@ class Watch:
         faults = tuple(
             one for one in self.faults if one.handler == handler and one.times >= self._counts[handler]
         )
-        # While it is made, a service has no context yet.
-        context = service._ctx
-        run = _Run(service, handler, context.id if context else None, _time(), faults)
+        activities = self.activities[id(service)]
+        run = _Run(service, handler, activities[-1] if activities else None, _time(), faults)
         self._runs.append(run)
         return run
 

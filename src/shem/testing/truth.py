@@ -85,8 +85,8 @@ class Truth:
         if now - since > allowed + self._slack:
             self._since[key] = float("inf")
             self.lies.append(
-                f"instance {instance.id} reads {instance.state.value} at {now:g} s, though its activity "
-                f"{instance.lease.activity_id if instance.lease else ''} was {what} since {since:g} s or before"
+                f"instance {instance.id} reads {instance.state.value} at {now:g} s, "
+                f"though its activity was {what} since {since:g} s or before"
             )
 
     def _forget(self, instance: Instance) -> None:
@@ -96,9 +96,7 @@ class Truth:
 
 def slack_of(plan: Plan) -> float:
     """By how many seconds a plan can delay everything that the engine learns."""
-    calls = sum(
-        one.times * (one.seconds + _REPEATED) for one in plan.faults if one.kind in CALL_FAULTS
-    )
+    calls = sum(one.times * (one.seconds + _REPEATED) for one in plan.faults if one.kind in CALL_FAULTS)
     outages = sum(
         one.seconds + _REPEATED
         for one in plan.faults

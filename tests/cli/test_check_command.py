@@ -65,12 +65,12 @@ def test_a_service_without_mistakes_gets_a_summary_and_exit_code_0(demo):
 
 
 def test_the_wrong_example_has_findings_each_with_its_story_and_replay_line():
-    result = shem_check("examples/wrong_service.py", "--plans", 30)
+    result = shem_check("examples/wrong_service.py", "--plans", 10)
     assert result.exit_code == 1
     lines = [line for line in result.stdout.splitlines() if "to replay:" in line]
-    assert len(lines) >= 5
+    assert len(lines) >= 3
     assert "at examples/wrong_service.py:" in result.stdout
-    assert "note: " in result.stdout and "finding(s)" in result.stdout.splitlines()[-1]
+    assert "finding(s)" in result.stdout.splitlines()[-1]
     words = shlex.split(lines[0].partition("to replay: ")[2])
     assert words[:4] == ["shem", "check", "examples/wrong_service.py", "--replay"]
     again = CliRunner().invoke(main, words[1:])

@@ -333,13 +333,17 @@ def test_a_failure_beside_that_was_caught_is_no_failure_of_the_handler(stage: ty
 
 
 def test_many_scripts_beside_leave_nothing_in_memory(stage: type[Any]) -> None:
+    def tasks() -> int:
+        gc.collect()
+        return sum(isinstance(one, asyncio.Task) for one in gc.get_objects())
+
     class Demo(Quiet):
         async def run(self):
+            before = tasks()
             for _ in range(200):
                 yield self.script("say x", wait_for_results=False)[0]
                 await asyncio.sleep(1)
-            gc.collect()
-            self.note(sum(isinstance(one, asyncio.Task) for one in gc.get_objects()))
+            self.note(tasks() - before)
 
     assert lives(stage, Demo).service.log[0] < 20
 

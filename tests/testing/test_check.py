@@ -65,7 +65,7 @@ def only(report: Report) -> Any:
 
 @pytest.fixture(scope="module")
 def wrong() -> Report:
-    return check(WrongService, plans=60)
+    return check(WrongService, plans=50)
 
 
 def line_of(text: str) -> int:
@@ -436,7 +436,7 @@ class Careful(Base):
 
 
 def test_careful_handlers_have_no_findings_whatever_goes_wrong():
-    report = check(Careful, plans=70)
+    report = check(Careful, plans=50)
     assert not report.findings, [finding.story() for finding in report.findings]
 
 
@@ -605,7 +605,7 @@ def test_progress_is_told_and_several_instances_are_made():
 
 def test_the_report_is_json(wrong):
     told = json.loads(json.dumps(wrong.as_json()))
-    assert told["service"] == "WrongService" and told["plans"] == 60
+    assert told["service"] == "WrongService" and told["plans"] == 50
     assert len(told["findings"]) == len(wrong.findings) == 8
     one = told["findings"][0]
     assert Plan.replay(one["plan"]).weight <= 1

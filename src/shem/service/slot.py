@@ -15,6 +15,10 @@ Unresponsive   waits; after the grace: UnresponsiveTimeout
 Terminated     gives the lease back, then fills the slot again or gives it up
 =============  ========================================================================================
 
+A silence of the provider interrupts a state that has a budget, it does not begin it anew: a provider that
+comes and goes cannot put off the end of `start()` or `shutdown()`, nor can its silences together be longer
+than the grace.
+
 Beside it, while Starting and Running, a `Prober` asks the service's own probes. In each state the slot notes
 down on the instance what comes next and when (`Instance.expects`).
 """
@@ -207,6 +211,9 @@ class Slot:
         """Do not wait for `shutdown()` any more."""
         if self.instance.state is State.STOPPING:
             self._cut_short(self.instance)
+        elif self.instance.state is State.UNRESPONSIVE:
+            # It was stopped before, and then its provider fell silent.
+            self.instance.fire(Event.SHUTDOWN, Cause(Actor.USER, "nobody waits for shutdown() any more"))
 
     def skip(self, step: str, reason: str) -> None:
         """A step of an orderly end is given up."""
@@ -271,20 +278,34 @@ class Slot:
                     async with self._prober.at_work():
                         await self._moved(instance, seq, None)
                 case State.STOPPING:
-                    budget = 0.0 if self._master.in_a_hurry else self._settings.stop_timeout
+                    hurry = self._master.in_a_hurry
+                    budget = 0.0 if hurry else self._left(self._settings.stop_timeout, instance)
                     instance.expect(outlook.shutdown(self._in(budget)))
                     if not await self._moved(instance, seq, budget):
                         self._cut_short(instance)
                 case State.UNRESPONSIVE:
-                    grace = self._settings.unresponsive_grace
-                    instance.expect(outlook.silence(self._in(grace)))
-                    if not await self._moved(instance, seq, grace):
+                    grace = left = self._settings.unresponsive_grace
+                    if not instance.was_running:
+                        left = self._left(grace, instance)
+                    instance.expect(outlook.silence(self._in(left)))
+                    if not await self._moved(instance, seq, left):
                         silent = ProviderSilent(f"the provider was silent for {grace:g} s more")
                         instance.fire(
                             Event.UNRESPONSIVE_TIMEOUT, Cause(Actor.CLOCK, "the grace period is over", silent)
                         )
                 case State.TERMINATED:
                     return
+
+    def _left(self, budget: float, instance: Instance) -> float:
+        """What is left of a budget of the present state, in seconds."""
+        spent, until = 0.0, self._clock.monotonic()
+        for record in reversed(instance.records):
+            if record.dest is instance.state:
+                spent += until - record.monotonic
+            if record.event not in (Event.PROVIDER_UNRESPONSIVE, Event.PROVIDER_RECOVERED):
+                break
+            until = record.monotonic
+        return max(0.0, budget - spent)
 
     async def _moved(self, instance: Instance, seq: int, within: float | None) -> bool:
         """Wait for a move after record `seq`; False where there was none within the time."""
@@ -297,9 +318,10 @@ class Slot:
 
     async def _watch_starting(self, instance: Instance, seq: int) -> None:
         limit = self._settings.start_timeout
-        instance.expect(outlook.start(self._in(limit), probed=instance.start_is_probed))
+        left = self._left(limit, instance)
+        instance.expect(outlook.start(self._in(left), probed=instance.start_is_probed))
         async with self._prober.at_work():
-            if not await self._moved(instance, seq, limit):
+            if not await self._moved(instance, seq, left):
                 probing = instance.start_is_exhausted
                 what = "the startup probe had not passed" if probing else "start() had not ended"
                 late = HandlerTimeout(f"{what} within {limit:g} s")

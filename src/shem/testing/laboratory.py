@@ -59,15 +59,17 @@ class Laboratory:
         self._params = params or {}
         self._watch = Stopwatch(self.clock, allowed=allowed)
         self._scratch = Scratch()
+        self._messy = False
 
     def __enter__(self) -> Self:
-        # Handlers that would not end are thrown away with their loops, and what they say to that does not count.
+        # Handlers that would not end are thrown away with their loops; what they say to that does not count.
         self._unraisable, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._scratch.close()
-        gc.collect()
+        if self._messy:
+            gc.collect()
         sys.unraisablehook = self._unraisable
 
     def live(self, plan: Plan, *, quiet: bool = True) -> tuple[Life, Observer]:
@@ -92,6 +94,7 @@ class Laboratory:
         if self.replies.trouble is not None:
             raise self.replies.trouble
         self.lives += 1
+        self._messy = self._messy or bool(life.problems) or any(run.ended_at is None for run in observer.runs)
         self.arrows.update(life.moves)
         return life, observer
 

@@ -96,7 +96,10 @@ class Space:
         for number, make in enumerate(_AT_A_TIME):
             yield [self._with(make(at)) for at in _from(self.moments, number)]
         for kind in _COMMANDS:
-            yield [self._with(Fault(kind, at_call=n)) for n in _spread(range(1, self.programs + 1), 8)]
+            numbers = _spread(range(1, self.programs + 1), 8)
+            # Those in the middle of a life first.
+            half = len(numbers) // 2
+            yield [self._with(Fault(kind, at_call=n)) for n in (*numbers[half:], *numbers[:half])]
         for number, kind in enumerate(sorted(CALL_FAULTS, key=repr)):
             seconds = 25.0 if kind in _SLOW else 0.0
             yield [self._with(Fault(kind, seconds=seconds, **where)) for where in self._calls(number)]

@@ -9,6 +9,7 @@ from typing import Final
 from shem.lifecycle import Event, State
 from shem.testing.invariants.reading import (
     TOLERANCE,
+    actions,
     activity_fact,
     all_stopped_at,
     is_users,
@@ -19,6 +20,7 @@ from shem.testing.invariants.reading import (
 )
 from shem.testing.life import Life
 from shem.testing.limits import Limits
+from shem.testing.plan import ActionKind
 from shem.testing.verify import faults_of_records
 
 _BUYING: Final = ("create_agreement", "confirm_agreement", "create_activity")
@@ -107,7 +109,7 @@ def nothing_outlives_its_rent(life: Life, limits: Limits) -> Iterator[str]:
 
 
 def stops_take_effect_at_once(life: Life, _limits: Limits) -> Iterator[str]:
-    """In the moment of the user's stop the instance moves, unless it is on its way out already."""
+    """In the moment of the user's stop the instance moves, and of the second stop, it is Terminated."""
     for instance in life.instances:
         stopped = stopped_at(life, instance)
         if stopped is None:
@@ -116,6 +118,11 @@ def stops_take_effect_at_once(life: Life, _limits: Limits) -> Iterator[str]:
         if not states & {State.STOPPING, State.TERMINATED}:
             names = ", ".join(state.value for state in states)
             yield f"instance {instance.id} was stopped at {stopped:g} s and remained {names}"
+        for hurried in actions(life, ActionKind.STOP_NOW):
+            if hurried >= instance.made_at - TOLERANCE and State.TERMINATED not in states_at(
+                instance.records, hurried
+            ):
+                yield f"nobody waited any more for instance {instance.id} at {hurried:g} s, but it went on"
 
 
 def user_errors_stay_where_they_are(life: Life, _limits: Limits) -> Iterator[str]:

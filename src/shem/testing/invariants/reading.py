@@ -84,8 +84,15 @@ def stays(records: Moves) -> Iterator[tuple[State, float, float]]:
 
 
 def stayed(records: Moves, place: int) -> float:
-    """How long the instance was in the state that a record led out of."""
-    return records[place].monotonic - (records[place - 1].monotonic if place else 0.0)
+    """How long the instance was in the state that a record led out of; silences only interrupt it."""
+    state, spent, until = records[place].source, 0.0, records[place].monotonic
+    for record in reversed(records[:place]):
+        if record.dest is state:
+            spent += until - record.monotonic
+        if record.event not in (Event.PROVIDER_UNRESPONSIVE, Event.PROVIDER_RECOVERED):
+            break
+        until = record.monotonic
+    return spent
 
 
 def states_at(records: Moves, at: float) -> set[State]:

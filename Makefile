@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 HASH := 8b11df59f84358d47fc6776d0bb7290b0054c15ded2d6f54cf634488
 IMAGE := examples/simple_service/image
 
-.PHONY: demo test lint typecheck pytest mutants diagrams clean
+.PHONY: demo test lint typecheck pytest mutants soak diagrams clean
 
 demo: $(VENV)/demo
 	@$(BIN)/shem run examples/simple_service/simple_service.py -n 2 --for 20s --image $(HASH)=$(IMAGE)
@@ -27,6 +27,10 @@ pytest: $(VENV)/test
 # Seeded bugs: each has to be found by the suite. Takes about twenty minutes on two cores.
 mutants: $(VENV)/test
 	$(BIN)/python tests/mutants/run.py
+
+# Random plans until there were a million, half an hour has passed, or one has failed; SOAK= changes that.
+soak: $(VENV)/test
+	$(BIN)/python -m shem.testing.soak $(SOAK)
 
 diagrams: $(VENV)/test
 	$(BIN)/shem diagram --all diagrams

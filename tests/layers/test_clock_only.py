@@ -18,6 +18,7 @@ EXCEPTIONS = {
     "clock.py": "it is the one source",
     "devnet/runtime/init/": "a program of its own, inside the sandbox, which no clock can be passed to",
     "testing/sim.py": "the simulated clock, whose chance is a seeded generator",
+    "testing/steady.py": "it makes the chance that a user's own code draws follow from a seed",
 }
 
 WHOLE_MODULES = ("random", "secrets", "uuid")

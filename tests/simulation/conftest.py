@@ -14,7 +14,7 @@ from shem.testing.search import Summary, search
 from shem.testing.soak import random_search
 
 #: As many lives as `make test` takes; more of them with SHEM_COMBINATIONS and SHEM_PLANS.
-COMBINATIONS = int(os.environ.get("SHEM_COMBINATIONS", "5200"))
+COMBINATIONS = int(os.environ.get("SHEM_COMBINATIONS", "4600"))
 RANDOM_PLANS = int(os.environ.get("SHEM_PLANS", "1000"))
 PROCESSES = 2
 

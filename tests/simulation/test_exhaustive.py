@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from shem.lifecycle import SERVICE
-from shem.testing.drive import drive
 from shem.testing.grid import (
     Combinations,
     actions_everywhere,
     deviations_everywhere,
+    ends_everywhere,
     faults_everywhere,
     handler_faults_everywhere,
     singles,
@@ -17,7 +18,7 @@ from shem.testing.grid import (
 )
 from shem.testing.life import Life
 from shem.testing.plan import ActionKind, FaultKind, HandlerFaultKind
-from shem.testing.search import Summary, search
+from shem.testing.search import KEPT, Summary, search
 
 
 def test_no_single_trouble_and_none_of_the_combinations_breaks_an_invariant(exhaustive: Summary) -> None:
@@ -71,7 +72,14 @@ def test_combinations_are_spread_over_the_whole_space(base_life: Life) -> None:
     combinations = Combinations(base_life)
     chosen = list(spread(combinations, 3000))
     assert len(set(chosen)) == 3000
-    troubles = len(list(faults_everywhere(base_life))) + len(list(handler_faults_everywhere()))
+    troubles = sum(
+        len(list(some))
+        for some in (
+            faults_everywhere(base_life),
+            ends_everywhere(base_life),
+            handler_faults_everywhere(),
+        )
+    )
     assert len(combinations) == (
         troubles
         * len(list(actions_everywhere(base_life)))
@@ -91,16 +99,27 @@ def test_several_processes_find_what_one_finds(base_life: Life) -> None:
 
 
 def test_a_violation_is_counted_kept_and_told(base_life: Life) -> None:
-    class Lying(Summary):
-        pass
-
     summary = Summary()
-    life = drive(base_life.plan)
-    from dataclasses import replace
-
-    summary.add(life)
-    summary.add(replace(life, problems=("something: is wrong",)))
+    summary.add(base_life)
+    summary.add(replace(base_life, problems=("something: is wrong",)))
     assert (summary.plans, summary.violations) == (2, 1)
-    assert summary.failures[0].plan == life.plan
-    assert "violations 1" in str(summary)
-    assert repr(life.plan) in summary.story()
+    assert summary.failures[0].plan == base_life.plan
+    assert "plans 2, moves 8, violations 1, table coverage 4/33 (12 %)" in str(summary)
+    assert repr(base_life.plan) in summary.story()
+
+
+def test_the_lightest_failures_are_kept(base_life: Life) -> None:
+    def failed(*deviations: tuple[int, int]) -> Summary:
+        summary = Summary()
+        plan = replace(base_life.plan, deviations=deviations)
+        summary.add(replace(base_life, plan=plan, problems=("something: is wrong",)))
+        return summary
+
+    together = Summary()
+    for number in range(1, 60):
+        together.merge(failed(*((place, 1) for place in range(1, 1 + number % 6))))
+    assert together.violations == 59
+    assert len(together.failures) == KEPT
+    assert not together.failures[0].plan.deviations
+    weights = [failure.weight for failure in together.failures]
+    assert weights == sorted(weights)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import runpy
 import socket
 import subprocess
+import sys
 import threading
 import time
 from itertools import islice, pairwise
@@ -270,6 +272,13 @@ class BlocksInTask(Base):
         await asyncio.sleep(1000)
 
 
+class ForgetsAwait(Base):
+    async def run(self):
+        asyncio.sleep(5)
+        await asyncio.sleep(1000)
+        yield self.script("/bin/x")
+
+
 class Spins(Base):
     async def run(self):
         while True:  # noqa: ASYNC110
@@ -304,6 +313,7 @@ class SpinsForEver(Base):
         (YieldsInFinally, Mistake.SWALLOWS, "run() yields another script after it has been stopped"),
         (CleansUpTooLong, Mistake.OVERRUNS, "the clean-up of run() takes longer than the 5 s it has"),
         (BlocksInTask, Mistake.BLOCKS, "BlocksInTask.work() holds up the loop for 30.0 s"),
+        (ForgetsAwait, Mistake.FORGETS_AWAIT, "sleep() is called, and never awaited"),
         (Spins, Mistake.SPINS, "run() turns in a circle without waiting"),
         (SpinsForEver, Mistake.SPINS, "run() turns in a circle without waiting"),
     ],
@@ -653,17 +663,67 @@ def test_files_prints_and_chance_are_as_they_were(tmp_path, capsys, monkeypatch)
     assert "download /out/result" in report.notes[0] and "empty" in report.notes[0]
 
 
+class Moody(Base):
+    lives = 0
+
+    async def run(self):
+        type(self).__base__.__base__.lives += 1
+        if Moody.lives == 7:
+            raise LookupError("only now")
+        await asyncio.sleep(1000)
+        yield self.script("/bin/x")
+
+
+def test_what_is_seen_only_once_is_told_as_such():
+    report = check(Moody, plans=10)
+    assert only(report).symptom.what == "LookupError"
+    assert "was seen once, and not again" in report.notes[0] and "only now" in report.notes[0]
+
+
+def test_what_is_printed_to_stderr_or_logged_is_dropped_as_well(capsys, caplog):
+    class Talks(Base):
+        async def run(self):
+            print("to stderr", file=sys.stderr)
+            logging.getLogger("talks").error("to the log")
+            await asyncio.sleep(1000)
+            yield self.script("/bin/x")
+
+    assert not check(Talks, plans=3).findings
+    assert capsys.readouterr() == ("", "") and not caplog.records
+    logging.getLogger("talks").error("as before")
+    assert [record.message for record in caplog.records] == ["as before"]
+
+
 # --- real time
 
 
 def test_a_step_that_does_not_come_back_is_interrupted_where_it_is():
-    watch = Stopwatch(SystemClock(), allowed=0.05, patience=0.1)
+    watch = Stopwatch(SystemClock(), allowed=0.02)
     with watch.watching():
         watch.begin()
         with pytest.raises(Interrupted, match="without coming back"):
             while True:
                 pass
         assert watch.end() > 0.1
+        assert watch.place.endswith(f"test_check.py:{this_line() - 3}")
+
+
+def this_line() -> int:
+    frame = sys._getframe(1)
+    return frame.f_lineno
+
+
+class NeverLetsGo(Base):
+    async def run(self):
+        while True:
+            pass
+        yield self.script("/bin/x")
+
+
+def test_a_handler_that_never_lets_go_of_the_loop_is_found_and_does_not_hold_up_the_check():
+    finding = only(check(NeverLetsGo, plans=3, allowed=0.02))
+    assert finding.symptom.mistake is Mistake.BLOCKS
+    assert finding.symptom.place.rpartition(":")[0] == __file__
 
 
 def test_a_slow_step_is_measured_and_a_quick_one_is_not():

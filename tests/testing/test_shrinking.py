@@ -76,11 +76,13 @@ def test_shrinking_is_the_same_each_time_and_has_an_end(one):
     assert shrink(small, fails, tries=10_000) == shrink(plan, fails, tries=10_000)
 
 
+@settings(max_examples=30)
 @given(plans())
 def test_a_plan_that_fails_whatever_it_says_becomes_the_empty_one(plan):
     assert shrink(plan, lambda _plan: True) == Plan()
 
 
+@settings(max_examples=30)
 @given(plans(), st.integers(0, 20))
 def test_no_more_plans_are_tried_than_allowed_and_none_twice(plan, tries):
     tried: list[Plan] = []

@@ -6,6 +6,7 @@ Calls can be intercepted, which is how the test kit adds latencies and faults.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -32,6 +33,8 @@ from shem.yagna.exchange import Exchange, Publication, Reception, failure
 
 #: Called with the method's name and its arguments in order; may wait, and may raise instead of the call.
 Hook: TypeAlias = Callable[[str, tuple[Any, ...]], Awaitable[None]]
+#: Called with the method's name; entered when the node begins with the call, left when it is done with it.
+During: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 class LocalApi:
@@ -42,6 +45,7 @@ class LocalApi:
         before_call: awaited before each call has any effect.
         after_call: awaited after each call that succeeded; what it raises is what a caller sees whose
             connection was cut after the effect.
+        during_call: what each call happens in; may turn a cancellation of the call into an error.
     """
 
     def __init__(
@@ -51,8 +55,9 @@ class LocalApi:
         *,
         before_call: Hook | None = None,
         after_call: Hook | None = None,
+        during_call: During | None = None,
     ) -> None:
-        self.before_call, self.after_call = before_call, after_call
+        self.before_call, self.after_call, self.during_call = before_call, after_call, during_call
         self.node = node
         self._identity = identity or node.identity
         self._channels: dict[LocalChannel, None] = {}
@@ -302,10 +307,11 @@ class LocalApi:
 class _Call:
     """Around one call: the hooks, and the refusal of calls after `close`."""
 
-    __slots__ = ("_api", "_args", "_name")
+    __slots__ = ("_api", "_args", "_during", "_name")
 
     def __init__(self, api: LocalApi, name: str, args: tuple[Any, ...]) -> None:
         self._api, self._name, self._args = api, name, args
+        self._during: AbstractContextManager[None] | None = None
 
     async def __aenter__(self) -> None:
         if self._api.closed:
@@ -314,10 +320,15 @@ class _Call:
             raise NodeUnavailable(self._name, None, "the node was closed")
         if self._api.before_call is not None:
             await self._api.before_call(self._name, self._args)
+        if self._api.during_call is not None:
+            self._during = self._api.during_call(self._name)
+            self._during.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._during is not None:
+            self._during.__exit__(kind, error, trace)
         if error is None and self._api.after_call is not None:
             await self._api.after_call(self._name, self._args)
 

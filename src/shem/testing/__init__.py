@@ -1,8 +1,9 @@
 """The test kit: a whole Golem Network in one process and in virtual time.
 
 `sim` is the simulated event loop and its clock, `world` the node and its providers, `runtime` what their
-commands answer, `link` the way between them and what goes wrong on it, `verify` what must hold in the end. It
-is used by nothing in shem itself. ::
+commands answer, `link` the way between them and what goes wrong on it, `verify` what must hold in the end.
+`plan` and `drive` are whole lives as values, `check` drives a user's own service through them, and `plugin`
+brings all of it to pytest. It is used by nothing in shem itself but the command line. ::
 
     async def story(world):
         world.node.faults.refuse_next_agreements("devnet-1")

@@ -63,7 +63,8 @@ def check(
         clock: real time; by default the machine's.
         progress: called after each plan with its number.
 
-    Raises `ConfigError` or `ServiceDefinitionError` where the service cannot be run at all.
+    Raises `ConfigError` or `ServiceDefinitionError` where the service cannot be run at all. Each life has a
+    loop of its own, so this is not to be called inside of one that runs.
     """
     laboratory = Laboratory(
         service_class, params=params, table=table, limits=limits, allowed=allowed, clock=clock
@@ -104,6 +105,7 @@ class _Check:
     _best: dict[object, tuple[Symptom, Plan]] = field(default_factory=dict)
     _known: set[object] = field(default_factory=set)
     _state: dict[str, None] = field(default_factory=dict)
+    _fleeting: list[str] = field(default_factory=list)
 
     def report(self) -> Report:
         laboratory, began = self.laboratory, self.laboratory.clock.monotonic()
@@ -111,7 +113,8 @@ class _Check:
             if self.progress is not None:
                 self.progress(self._plans)
         deadline = laboratory.clock.monotonic() + self.seconds * _SHRINKING
-        found = [self._finding(symptom, plan, deadline) for symptom, plan in self._best.values()]
+        tried = [self._finding(symptom, plan, deadline) for symptom, plan in self._best.values()]
+        found = [finding for finding in tried if finding is not None]
         order = heaviest_first([finding.symptom for finding in found])
         return Report(
             service=laboratory.service_class.__name__,
@@ -143,6 +146,8 @@ class _Check:
             if not symptoms:
                 self._note(life.plan, (hopeless,))
             return ()
+        if self._plans >= self.wanted:
+            return ()
         usual = laboratory.settle(usual_plan(life))
         space = Space.around(usual, len(laboratory.replies.ran))
         return chain(space.singles(), space.samples(self.seed))
@@ -168,19 +173,24 @@ class _Check:
 
     # --- findings
 
-    def _finding(self, symptom: Symptom, plan: Plan, deadline: float) -> Finding:
+    def _finding(self, symptom: Symptom, plan: Plan, deadline: float) -> Finding | None:
         laboratory = self.laboratory
 
         def fails(candidate: Plan) -> bool:
             in_time = laboratory.clock.monotonic() < deadline
             return in_time and laboratory.shows(candidate, symptom.key)
 
-        if symptom.mistake not in (Mistake.UNSCRIPTED, Mistake.NEVER_RUNNING):
-            plan = shrink(plan, fails)
+        if symptom.mistake in (Mistake.UNSCRIPTED, Mistake.NEVER_RUNNING):
+            life, _observer = laboratory.live(plan)
+            return Finding(symptom, plan, became(life, symptom.instance))
+        plan = shrink(plan, fails)
         life, observer = laboratory.live(plan)
-        again = {one.key: one for one in laboratory.symptoms(life, observer)}
-        symptom = again.get(symptom.key, symptom)
-        return Finding(symptom, plan, became(life, symptom.instance))
+        again = {one.key: one for one in laboratory.symptoms(life, observer)}.get(symptom.key)
+        if again is not None:
+            return Finding(again, plan, became(life, again.instance))
+        self._fleeting.append(symptom.said)
+        # What took long in real time may have done so because the machine was busy.
+        return None if symptom.mistake is Mistake.BLOCKS else Finding(symptom, plan, became(life))
 
     # --- notes
 
@@ -206,6 +216,11 @@ class _Check:
             yield (
                 f"when start() fails it leaves in the object: {_few(self._state)}; {name} has no reset() to "
                 f"forget that, so a second start has to cope with it"
+            )
+        if self._fleeting:
+            yield (
+                f"was seen once, and not again in the same life (the service does not always do the same, or "
+                f"the machine was busy): {_few(self._fleeting)}"
             )
         if self._hopeless:
             yield "it does not get to Running, so no other plan was tried"

@@ -27,14 +27,14 @@ from shem.errors import ConfigError, ShemError
 from shem.events import InstanceCreated, SlotEnded
 from shem.golem import Golem
 from shem.payload import Payload
-from shem.service.cluster import Cluster
+from shem.service.cluster import Cluster, Stopping
 from shem.service.instance import Instance
 from shem.service.probe import Probe
 from shem.service.service import Service
 from shem.testing import sim
 from shem.testing.faults import Faults, PlannedLink
 from shem.testing.invariants import check
-from shem.testing.life import ActivityFact, AgreementFact, Happening, InstanceLife, InvoiceFact, Life
+from shem.testing.life import ActivityFact, AgreementFact, Happening, InstanceLife, InvoiceFact, Life, Stop
 from shem.testing.limits import Limits
 from shem.testing.link import ANY
 from shem.testing.plan import Action, ActionKind, HandlerFaultKind, Plan
@@ -149,6 +149,8 @@ class _Course:
         attributes = {"rounds": plan.rounds} if service_class is Standard else {}
         self._service_class = self._watch.over(service_class, **attributes)
         self._happened: list[Happening] = []
+        self._stops: list[Stop] = []
+        self._waiting: set[asyncio.Task[None]] = set()
         self._refused: BaseException | None = None
         self._left_at: float | None = None
         self._ended_at: float | None = None
@@ -190,8 +192,9 @@ class _Course:
                 network="holesky",
                 settings=self.limits.engine(PaymentSettings.make(10, "erc20", "holesky")),
             )
-            self._faults.arm(self._world.node)
+            self._faults.arm(self._world.node, loop)
             truth = Truth(self.plan, self._world.node, self._link, self._instances, self.limits)
+            self._faults.on_recovery = truth.begin_anew
             truth.begin()
             self._program = loop.create_task(self._run_program(), name="the user's program")
             self._schedule_actions()
@@ -290,25 +293,18 @@ class _Course:
     # --- what the user does
 
     def _schedule_actions(self) -> None:
-        at_steps: dict[int, list[Action]] = {}
         for action in self.plan.actions:
             if action.at is not None:
                 self._loop.call_at(action.at, self._act_in_time, action)
             elif action.at_call is not None:
                 self._link.on_call(ANY, action.at_call, partial(self._act, action))
             elif action.at_step is not None:
-                at_steps.setdefault(action.at_step, []).append(action)
-        for step, actions in at_steps.items():
-            self._loop.at_step(step, partial(self._act_all, actions))
+                self._loop.at_step(action.at_step, partial(self._act, action))
 
     def _act_in_time(self, action: Action) -> None:
         self._ahead -= action.at is not None and action.at < self._horizon
         self._act(action)
         self._exit_if_over()
-
-    def _act_all(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            self._act(action)
 
     def _act(self, action: Action) -> None:
         about = ""
@@ -320,13 +316,13 @@ class _Course:
             case _ if self._cluster is None:
                 return
             case ActionKind.STOP:
-                self._cluster.stop()
+                self._await_stop("the cluster", self._cluster.stop())
             case ActionKind.STOP_NOW:
-                self._cluster.stop_now()
+                self._await_stop("the cluster, at once,", self._cluster.stop_now())
             case ActionKind.STOP_INSTANCE:
                 services = self._cluster.instances
                 service = services[action.which % len(services)]
-                self._cluster.stop_instance(service)
+                self._await_stop(f"instance {service.id}", self._cluster.stop_instance(service))
                 about = service.id
             case ActionKind.SPAWN:
                 try:
@@ -336,6 +332,19 @@ class _Course:
                     return
                 self._slots += 1
         self._happened.append(Happening(self._loop.time(), action, about))
+
+    def _await_stop(self, what: str, stopping: Stopping) -> None:
+        """Wait for a stop, as the user may, and note down how long it takes."""
+        place, at = len(self._stops), self._loop.time()
+        self._stops.append(Stop(what, at, None))
+
+        async def wait() -> None:
+            await stopping
+            self._stops[place] = Stop(what, at, self._loop.time())
+
+        waiting = self._loop.create_task(wait(), name=f"stop of {what}")
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
 
     # --- what became of it
 
@@ -408,6 +417,7 @@ class _Course:
             refused=self._refused,
             left_at=self._left_at,
             ended_at=self._ended_at,
+            stops=tuple(self._stops),
             audit=self._audit,
             agreements=self._agreements,
             activities=self._activities,

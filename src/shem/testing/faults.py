@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from shem.devnet.activity import Activity
 from shem.devnet.agreements import Agreement
@@ -21,8 +21,9 @@ from shem.errors import Gone, NodeError, NodeFailure, NodeUnavailable, NotFound,
 from shem.ids import DemandId
 from shem.testing.life import Call, Happening
 from shem.testing.link import ANY, Link
-from shem.testing.plan import CALL_FAULTS, COMMAND_FAULTS, Fault, FaultKind
+from shem.testing.plan import CALL_FAULTS, COMMAND_FAULTS, REPEATED, Fault, FaultKind
 from shem.testing.runtime import Reply, Respond
+from shem.testing.sim import SimLoop
 
 _K = FaultKind
 
@@ -43,6 +44,8 @@ _SAID = "so ordered by the plan"
 
 #: How long a program of the plan that does not end would run, in seconds.
 ENDLESS = 1e6
+#: How long a provider that comes and goes is there in between, in seconds.
+BREATH: Final = 4.0
 #: What bills are multiplied with by a provider that pads them.
 PADDING = Decimal(2)
 
@@ -145,21 +148,24 @@ class Faults:
 
     Attributes:
         happened: those that came about, when.
+        on_recovery: called whenever a provider, an activity or the node is heard again.
     """
 
     def __init__(self, faults: Sequence[Fault], link: PlannedLink) -> None:
         self._faults, self._link = faults, link
         self.happened: list[Happening] = []
+        self.on_recovery: Callable[[], object] = lambda: None
 
-    def arm(self, node: Node) -> None:
+    def arm(self, node: Node, loop: SimLoop) -> None:
         """Let each fault come about on this node when it is due."""
         self._node = node
-        loop = asyncio.get_running_loop()
         for fault in self._faults:
             if fault.kind in COMMAND_FAULTS:
                 continue
             if fault.at is not None:
                 loop.call_at(max(fault.at, loop.time()), self._come_about, fault)
+            elif fault.at_step is not None:
+                loop.at_step(fault.at_step, partial(self._come_about, fault))
             elif fault.at_call is not None:
                 self._link.on_call(fault.call, fault.at_call, partial(self._come_about, fault))
 
@@ -205,12 +211,16 @@ class Faults:
 
     def _node_goes(self, fault: Fault) -> None:
         self._link.up = False
-        asyncio.get_running_loop().call_later(fault.seconds, setattr, self._link, "up", True)
+        self._link.break_off()
+        self._later(fault, partial(setattr, self._link, "up", True))
         if fault.kind is _K.NODE_RESTART:
             for demand in list(self._node.market.subscribed()):
                 self._node.market.unsubscribe(demand.owner, DemandId(demand.id))
 
     def _provider_does(self, fault: Fault) -> None:
+        if fault.times > 1 and fault.kind in REPEATED and fault.seconds:
+            again = replace(fault, times=fault.times - 1)
+            asyncio.get_running_loop().call_later(fault.seconds + BREATH, self._provider_does, again)
         if not self._node.providers:
             return
         order, agreement = self._node.faults, self._agreement(fault.which)
@@ -224,6 +234,7 @@ class Faults:
                 order.recover(provider)
                 if activity is not None:
                     order.resume_activity(activity.id)
+                self.on_recovery()
             case _K.REFUSE:
                 order.refuse_next_agreements(provider, fault.times)
             case _K.LATE:
@@ -242,8 +253,12 @@ class Faults:
                 order.terminate_agreement(agreement.id, fault.reason or "ended by the plan")
 
     def _later(self, fault: Fault, undo: Callable[[], object]) -> None:
+        def recover() -> None:
+            undo()
+            self.on_recovery()
+
         if fault.seconds:
-            asyncio.get_running_loop().call_later(fault.seconds, undo)
+            asyncio.get_running_loop().call_later(fault.seconds, recover)
 
     def _agreement(self, which: int) -> Agreement | None:
         agreements = self._node.agreements.all()

@@ -66,6 +66,10 @@ class Mistake(enum.Enum):
         "a handler blocks the loop",
         "await (`asyncio.sleep`, an async client, `asyncio.to_thread`); meanwhile nothing else goes on",
     )
+    FORGETS_AWAIT = (
+        "a coroutine is never awaited, and so does nothing",
+        "write `await` before the call, or make a task of it",
+    )
     SPINS = (
         "something turns in a circle without waiting",
         "wait for an event, or for time to pass, in the loop that never ends",
@@ -129,6 +133,10 @@ def symptoms_of(life: Life, observer: Observer, limits: Limits, usual: FirstStar
     found = (
         *(one for run in observer.runs for one in _of_run(run, life, limits, usual)),
         *_of_tasks(life, observer),
+        *(
+            Symptom(Mistake.FORGETS_AWAIT, "", name, place, f"{name}() is called, and never awaited")
+            for name, place in observer.forgotten
+        ),
         *_of_problems(life, observer),
     )
     return tuple({symptom.key: symptom for symptom in reversed(found)}.values())[::-1]

@@ -75,6 +75,12 @@ def faults_everywhere(base: Life) -> Iterator[Fault]:
         yield Fault(kind, at_call=number)
 
 
+def ends_everywhere(base: Life) -> Iterator[Fault]:
+    """The end of the activity, and of the agreement, before every step that the loop of a base life makes."""
+    for kind, step in product((_F.KILL, _F.TERMINATE), range(1, base.steps + 1)):
+        yield Fault(kind, at_step=step)
+
+
 def actions_everywhere(base: Life) -> Iterator[Action]:
     """Every action before every step that the loop of a base life makes."""
     for kind, step in product(ActionKind, range(1, base.steps + 1)):
@@ -100,7 +106,7 @@ def singles(base: Life) -> Iterator[Plan]:
     """Every plan with one fault, one action, one deviation, or one wrong handler."""
     plan = base.plan
     yield plan
-    for fault in faults_everywhere(base):
+    for fault in (*faults_everywhere(base), *ends_everywhere(base)):
         yield replace(plan, faults=(fault,))
     for action in actions_everywhere(base):
         yield replace(plan, actions=(action,))
@@ -118,7 +124,11 @@ class Combinations(Sequence[Plan]):
 
     def __init__(self, base: Life) -> None:
         self._plan = base.plan
-        self._faults: list[Fault | HandlerFault] = [*faults_everywhere(base), *handler_faults_everywhere()]
+        self._faults: list[Fault | HandlerFault] = [
+            *faults_everywhere(base),
+            *ends_everywhere(base),
+            *handler_faults_everywhere(),
+        ]
         self._actions = list(actions_everywhere(base))
         self._deviations = [(), *((one,) for one in deviations_everywhere(base))]
 

@@ -77,7 +77,7 @@ class Laboratory:
         observer = Observer(self._watch, self._scratch)
         self.replies.ran.clear()
         try:
-            with steady(plan.seed, quiet=quiet), self._watch.watching():
+            with steady(plan.seed, quiet=quiet) as warned, self._watch.watching():
                 life = drive(
                     plan,
                     observer.over(self.service_class),
@@ -91,6 +91,7 @@ class Laboratory:
                 )
         finally:
             self._scratch.restore()
+        observer.note_warnings(warned)
         if self.replies.trouble is not None:
             raise self.replies.trouble
         self.lives += 1

@@ -44,6 +44,15 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop that the user waited for: of what, from when, until when (None where it did not end)."""
+
+    what: str
+    at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerRun:
     """One run of one handler, or of `reset()`.
 
@@ -138,6 +147,7 @@ class Life:
         events: everything that was told on the bus.
         refused: what kept the program from running the service, if anything did.
         left_at, ended_at: when the program left the context of the `Golem`, and when that was done.
+        stops: every other stop that the user waited for.
         audit, agreements, activities, invoices: what the node knows in the end.
         bills: of every debit note and invoice, the agreement.
         noticed: what was seen to be wrong while it went on: states that were not true, bugs that were logged,
@@ -159,6 +169,7 @@ class Life:
     refused: BaseException | None
     left_at: float | None
     ended_at: float | None
+    stops: tuple[Stop, ...]
     audit: Audit
     agreements: tuple[AgreementFact, ...]
     activities: tuple[ActivityFact, ...]

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from shem.errors import (
@@ -68,6 +70,7 @@ class Link:
         self._orders: list[_Order] = []
         self._at: dict[int, Callable[[], object]] = {}
         self._held_up: dict[asyncio.Event, None] = {}
+        self._under_way: dict[_UnderWay, None] = {}
 
     def fail(self, name: str, error: type[NodeError] = NodeFailure, times: float = 1) -> None:
         """The next `times` calls fail, without an effect."""
@@ -91,6 +94,11 @@ class Link:
         for held_up in self._held_up:
             held_up.set()
 
+    def break_off(self) -> None:
+        """All connections break: the calls that are under way fail at once, perhaps after their effect."""
+        for call in list(self._under_way):
+            call.cut()
+
     def at_call(self, number: int, action: Callable[[], object]) -> None:
         """Call `action` when the call with this number (the first is 1) is about to be made."""
         self._at[number] = action
@@ -107,6 +115,10 @@ class Link:
     async def after_call(self, name: str, _args: tuple[Any, ...]) -> None:
         """A call has had its effect."""
         await self._carry_out(name, after=True)
+
+    def during_call(self, name: str) -> AbstractContextManager[None]:
+        """A call is under way."""
+        return _UnderWay(name, self._under_way)
 
     async def _carry_out(self, name: str, *, after: bool) -> None:
         for order in tuple(self._orders):
@@ -131,6 +143,35 @@ class Link:
                     await healed.wait()
         finally:
             del self._held_up[healed]
+
+
+class _UnderWay:
+    """One call while the node is at work on it. As with `asyncio.timeout`, cutting it cancels its task."""
+
+    __slots__ = ("_calls", "_cancelled_before", "_cut", "_name", "_task")
+
+    def __init__(self, name: str, calls: dict[_UnderWay, None]) -> None:
+        self._name, self._calls, self._cut = name, calls, False
+        self._task = asyncio.current_task()
+        self._cancelled_before = self._task.cancelling() if self._task is not None else 0
+
+    def __enter__(self) -> None:
+        self._calls[self] = None
+
+    def cut(self) -> None:
+        """Its connection breaks."""
+        if self._task is not None and not self._cut:
+            self._cut = True
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._calls[self]
+        if not self._cut or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancelled_before and isinstance(error, asyncio.CancelledError):
+            raise NodeUnavailable(self._name, None, "the connection broke") from error
 
 
 def _unavailable(name: str, message: str, after: bool) -> NodeUnavailable:

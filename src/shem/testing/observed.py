@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import sys
+import warnings
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -22,7 +24,7 @@ from shem.script import Script
 from shem.script.commands import Download
 from shem.service.handlers import HANDLERS, HandlerStream
 from shem.service.service import Service
-from shem.testing.places import Origin, caller, place_in, place_of
+from shem.testing.places import Origin, caller, is_users_file, place_in, place_of
 from shem.testing.scratch import Scratch
 from shem.testing.steady import Interrupted, Stopwatch
 
@@ -38,6 +40,7 @@ UNSIMULATED: Final = "this cannot be simulated"
 #: So many steps without time moving are a circle.
 MOST_STEPS: Final = 5_000
 
+_FORGOTTEN: Final = re.compile(r"coroutine '(.+)' was never awaited")
 #: What shem keeps in a service object.
 _OURS: Final = frozenset({"_ctx", "_instance"})
 
@@ -120,11 +123,13 @@ class Observer:
     Attributes:
         runs: every run of everything of the user's, in order.
         tasks: every task that the user's code began.
+        forgotten: coroutines that the user's code made and never awaited: their names, and where.
     """
 
     def __init__(self, watch: Stopwatch, scratch: Scratch) -> None:
         self.runs: list[Run] = []
         self.tasks: list[Begun] = []
+        self.forgotten: list[tuple[str, str]] = []
         self._watch, self._scratch = watch, scratch
         self._counts: Counter[tuple[int, str]] = Counter()
         self._first: dict[int, dict[str, Any]] = {}
@@ -143,6 +148,12 @@ class Observer:
         }
         watched: type[S] = type(service_class.__name__, (service_class,), {**members, **names})
         return watched
+
+    def note_warnings(self, warned: Iterable[warnings.WarningMessage]) -> None:
+        """Python tells of coroutines that are never awaited, in the moment in which they are thrown away."""
+        for warning in warned:
+            if (told := _FORGOTTEN.search(str(warning.message))) and is_users_file(warning.filename):
+                self.forgotten.append((told[1], f"{warning.filename}:{warning.lineno}"))
 
     # --- what is called
 

@@ -57,7 +57,11 @@ class Origin:
 
 def is_users(code: CodeType) -> bool:
     """Whether some code is neither shem's, nor Python's, nor that of an installed library."""
-    name = code.co_filename
+    return is_users_file(code.co_filename)
+
+
+def is_users_file(name: str) -> bool:
+    """The same for the file that it is from."""
     return not (name.startswith((_SHEM, _LIBRARY, "<frozen")) or "site-packages" in name)
 
 

@@ -24,9 +24,9 @@ class FaultKind(enum.Enum):
     """What can go wrong at providers, at the node, and on the way there."""
 
     VANISH = "vanish"
-    """The provider is cut off: calls to it fail, commands hang; for `seconds`, or for good."""
+    """The provider is cut off: calls to it fail, commands hang; for `seconds`, `times` times, or for good."""
     HANG = "hang"
-    """The activity falls silent, and its commands hang; for `seconds`, or until the provider gives it up."""
+    """The activity falls silent; for `seconds`, `times` times, or until the provider gives it up."""
     RECOVER = "recover"
     """The provider is connected again, and its activity is heard again."""
     TERMINATE = "terminate"
@@ -86,6 +86,8 @@ CALL_FAULTS = frozenset(
         FaultKind.SLOW_ANSWER,
     }
 )
+#: Faults that come `times` times, with a short breath in between, if they last for some `seconds`.
+REPEATED = frozenset({FaultKind.VANISH, FaultKind.HANG})
 #: Faults of a program that is run on a provider.
 COMMAND_FAULTS = frozenset({FaultKind.COMMAND_FAILS, FaultKind.COMMAND_HANGS})
 
@@ -166,7 +168,7 @@ def short_repr(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Fault(_Value):
-    """Something goes wrong: `at` a virtual time in seconds, or at the n-th call (`at_call`, from 1).
+    """Something goes wrong: `at` a virtual time, at the n-th call, or at the loop's n-th step (from 1).
 
     Attributes:
         call: which calls `at_call` counts, and a fault of calls hits: a method of `YagnaApi`, or all (``*``).
@@ -174,12 +176,13 @@ class Fault(_Value):
             latest where there are not so many.
         seconds, times, reason: see `FaultKind`.
 
-    Raises `ConfigError` unless exactly one of `at` and `at_call` is given.
+    Raises `ConfigError` unless exactly one of `at`, `at_call` and `at_step` is given.
     """
 
     kind: FaultKind
     at: float | None = None
     at_call: int | None = None
+    at_step: int | None = None
     call: str = ANY
     which: int = 0
     seconds: float = 0.0
@@ -187,7 +190,7 @@ class Fault(_Value):
     reason: str = ""
 
     def __post_init__(self) -> None:
-        _need_one(self, "at", "at_call")
+        _need_one(self, "at", "at_call", "at_step")
         if self.kind in COMMAND_FAULTS and self.at_call is None:
             raise ConfigError(f"{self!r}: a program is named by its number, at_call")
 
@@ -201,9 +204,9 @@ class Fault(_Value):
             return f"the {nth(self.at_call or 0)} program that is run on a provider {what}"
         match self.kind:
             case FaultKind.VANISH:
-                said = f"the provider{whose} vanishes{how_long or ' for good'}"
+                said = f"the provider{whose} vanishes{how_long or ' for good'}{how_often}"
             case FaultKind.HANG:
-                said = f"the activity{whose} falls silent{how_long}"
+                said = f"the activity{whose} falls silent{how_long}{how_often}"
             case FaultKind.RECOVER:
                 said = f"the provider{whose} and its activity are heard again"
             case FaultKind.TERMINATE:
@@ -236,7 +239,7 @@ class Fault(_Value):
                 said = f"{calls} is answered with 504, though it had its effect{how_often}"
             case _:
                 said = f"{calls} is answered with {self.kind.value.removeprefix('answer_')}{how_often}"
-        return f"{_when(self.at, self.at_call, self.call)}: {said}"
+        return f"{_when(self.at, self.at_call, self.at_step, self.call)}: {said}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -266,12 +269,7 @@ class Action(_Value):
             ActionKind.EXIT: "the user's program leaves the context",
             ActionKind.CANCEL: "the user's program is cancelled",
         }[self.what]
-        when = (
-            f"before step {self.at_step} of the loop"
-            if self.at_step is not None
-            else _when(self.at, self.at_call, ANY)
-        )
-        return f"{when}: {said}"
+        return f"{_when(self.at, self.at_call, self.at_step, ANY)}: {said}"
 
 
 #: What the user writes besides handlers, in which something can go wrong.
@@ -417,7 +415,9 @@ def _need_one(value: object, *names: str) -> None:
         raise ConfigError(f"{value!r}: give exactly one of {', '.join(names)}")
 
 
-def _when(at: float | None, at_call: int | None, call: str) -> str:
-    if at_call is None:
+def _when(at: float | None, at_call: int | None, at_step: int | None, call: str) -> str:
+    if at is not None:
         return f"at {at:g} s"
+    if at_call is None:
+        return f"before step {at_step} of the loop"
     return f"at the {nth(at_call)} node call" if call == ANY else f"at the {nth(at_call)} {call}()"

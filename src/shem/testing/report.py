@@ -95,7 +95,13 @@ class Report:
             "arrows": {
                 "taken": len(self.arrows),
                 "of": len(SERVICE.moves),
-                "missing": [str(move) for move in SERVICE.moves if move not in self.arrows],
+                "missing": [_arrow(move) for move in SERVICE.moves if move not in self.arrows],
             },
             "seconds": round(self.seconds, 3),
         }
+
+
+def _arrow(move: Move[State, Event]) -> str:
+    guards = [*move.when, *(f"not {guard}" for guard in move.unless)]
+    condition = f" if {' and '.join(guards)}" if guards else ""
+    return f"{move.source.value} → {move.dest.value} by {move.event.value}{condition}"

@@ -61,7 +61,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._choose = choose
         self._steps_at_once = 0
         self._max_steps_at_once = max_steps_at_once
-        self._at_step: dict[int, Callable[[], object]] = {}
+        self._at_step: dict[int, list[Callable[[], object]]] = {}
         self._clock_resolution = 0.0
         self._timers = itertools.count()
         numbers = itertools.count(1)
@@ -76,7 +76,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def at_step(self, number: int, action: Callable[[], object]) -> None:
         """Call `action` just before the callback with this number runs: a way to interfere at any `await`."""
-        self._at_step[number] = action
+        self._at_step.setdefault(number, []).append(action)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -128,8 +128,9 @@ class SimLoop(asyncio.BaseEventLoop):
             self._steps_at_once += 1
             if self._steps_at_once > self._max_steps_at_once:
                 raise SimLivelock(f"{self._steps_at_once} steps at t={self._now} s without time moving")
-            if self._at_step and (action := self._at_step.pop(self.steps, None)) is not None:
-                action()
+            if self._at_step:
+                for action in self._at_step.pop(self.steps, ()):
+                    action()
             if not handle._cancelled:
                 handle._run()
             if self._stopping:  # type: ignore[attr-defined]  # see the module

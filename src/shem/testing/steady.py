@@ -1,19 +1,21 @@
 """What the user's code shares with the whole process, held steady while one simulated life lasts.
 
-Chance from `random` follows from the plan's seed, what is printed goes nowhere, and `time.sleep`, which would
-hold up the whole loop, takes no time and is noted down. A `Stopwatch` measures in real time what else holds
-the loop up, and interrupts what does not come back.
+Chance from `random` follows from the plan's seed, what is printed or logged goes nowhere, and `time.sleep`,
+which would hold up the whole loop, takes no time and is noted down. A `Stopwatch` measures in real time what
+else holds the loop up, and interrupts what does not come back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import random
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, SupportsIndex
@@ -23,8 +25,8 @@ from shem.testing.places import innermost
 
 #: A step of the user's code may take so long in real time, in seconds.
 ALLOWED: Final = 0.5
-#: So long may the steps of one life that take longer take together, in seconds; then they are interrupted.
-PATIENCE: Final = 4.0
+#: So many times as long may the slow steps of one life take together; then they are interrupted.
+PATIENCE: Final = 8
 #: How often the stopwatch is looked at while a step goes on, in seconds.
 _TICK: Final = 0.25
 
@@ -37,16 +39,16 @@ class Stopwatch:
     """Real time of the steps that the user's code takes between two awaits.
 
     Args:
-        allowed: how long a step may take, in seconds.
-        patience: how long the slow steps of one life may take together; then the one at work is interrupted.
+        allowed: how long a step may take, in seconds. When the slow steps of one life have taken `PATIENCE`
+            times as long together, the one at work is interrupted.
 
     Attributes:
         slept: what was asked of `time.sleep` in the present step, in seconds.
         place: where the present step was when it had taken too long, or slept, as ``file:line``.
     """
 
-    def __init__(self, clock: Clock, *, allowed: float = ALLOWED, patience: float = PATIENCE) -> None:
-        self._clock, self.allowed, self.patience = clock, allowed, patience
+    def __init__(self, clock: Clock, *, allowed: float = ALLOWED) -> None:
+        self._clock, self.allowed = clock, allowed
         self.slept, self.place = 0.0, ""
         self._lost = 0.0
         self._began: float | None = None
@@ -119,20 +121,28 @@ class Stopwatch:
         step = self._clock.monotonic() - self._began
         if step > self.allowed:
             self.place = innermost(frame)
-        if step > self.allowed and self._lost + step > self.patience:
+        if step > self.allowed and self._lost + step > PATIENCE * self.allowed:
             raise Interrupted(f"it had been at work for {step:.1f} s without coming back")
 
 
 @contextlib.contextmanager
-def steady(seed: int, *, quiet: bool = True) -> Iterator[None]:
-    """Chance from `random` follows from `seed`; where `quiet`, what is printed is dropped."""
-    before = random.getstate()
+def steady(seed: int, *, quiet: bool = True) -> Iterator[list[warnings.WarningMessage]]:
+    """Chance from `random` follows from `seed`; where `quiet`, what is printed and logged is dropped.
+
+    Gives the list that what Python warns of is collected in.
+    """
+    chance, logging_off = random.getstate(), logging.root.manager.disable
     random.seed(seed)
-    try:
-        with contextlib.redirect_stdout(_Nowhere()) if quiet else contextlib.nullcontext():
-            yield
-    finally:
-        random.setstate(before)
+    with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, chance)
+        if quiet:
+            stack.callback(logging.disable, logging_off)
+            logging.disable(logging.CRITICAL)
+            stack.enter_context(contextlib.redirect_stdout(_Nowhere()))
+            stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
+        warned = stack.enter_context(warnings.catch_warnings(record=True))
+        warnings.simplefilter("always")
+        yield warned
 
 
 class _Nowhere(io.TextIOBase):

@@ -22,6 +22,7 @@ from shem.testing.plan import (
     CALL_FAULTS,
     COMMAND_FAULTS,
     DEFAULT_POLICY,
+    REPEATED,
     Action,
     ActionKind,
     Fault,
@@ -118,6 +119,7 @@ def faults() -> st.SearchStrategy[Fault]:
         st.sampled_from(_KINDS),
         times(),
         st.one_of(st.none(), st.integers(1, 60)),
+        st.one_of(st.none(), st.none(), st.integers(1, 600)),
         st.one_of(st.none(), st.sampled_from(CALLS)),
         st.integers(0, 3),
         st.one_of(st.just(0.0), st.sampled_from(SECONDS)),
@@ -130,6 +132,7 @@ def _fault(
     kind: FaultKind,
     at: float,
     number: int | None,
+    step: int | None,
     call: str | None,
     which: int,
     seconds: float,
@@ -143,12 +146,13 @@ def _fault(
         number = number % 6 + 1
     return Fault(
         kind,
-        at=at if number is None else None,
+        at=at if number is None and step is None else None,
         at_call=number,
+        at_step=step if number is None else None,
         call=ANY if call is None or (number is None and kind not in CALL_FAULTS) else call,
         which=0 if kind in CALL_FAULTS else which,
         seconds=seconds if kind not in _TIMELESS else 0.0,
-        times=repeated if kind in CALL_FAULTS or kind is FaultKind.REFUSE else 1,
+        times=repeated if kind in CALL_FAULTS | REPEATED or kind is FaultKind.REFUSE else 1,
         reason=reason if kind is FaultKind.TERMINATE else "",
     )
 

@@ -50,11 +50,15 @@ class Truth:
         if self._timer is not None:
             self._timer.cancel()
 
+    def begin_anew(self) -> None:
+        """Somebody is heard again, perhaps only for a moment between two looks: all waiting begins anew."""
+        self._since.clear()
+
     def _look(self) -> None:
         self.begin()
         if not self._link.up:
-            # Nobody can know anything now; all waiting begins anew when the node is there again.
-            self._since.clear()
+            # Nobody can know anything now.
+            self.begin_anew()
             return
         for instance in self._instances():
             self._judge(instance)

@@ -90,7 +90,12 @@ class World:
 
     def api(self) -> LocalApi:
         """A connection to the node over the link, as the engine uses it."""
-        return LocalApi(self.node, before_call=self.link.before_call, after_call=self.link.after_call)
+        return LocalApi(
+            self.node,
+            before_call=self.link.before_call,
+            after_call=self.link.after_call,
+            during_call=self.link.during_call,
+        )
 
     def golem(self, **arguments: Any) -> Golem:
         """A `Golem` on this world; arguments as for `Golem`, with a budget of 10 GLM by default."""

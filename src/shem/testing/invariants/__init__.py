@@ -38,6 +38,7 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     leases.everything_is_given_back,
     leases.bills_are_paid_as_owed,
     leases.exit_is_bounded,
+    leases.stops_are_bounded,
     causes.causes_are_true,
     causes.why_names_the_cause,
     leases.nothing_is_noticed,

@@ -12,6 +12,7 @@ from shem.errors import PaymentError
 from shem.events import ActivityCreated, InvoiceAccepted, PaymentRefused
 from shem.ids import AgreementId
 from shem.lifecycle import AgreementState
+from shem.service.driver import LAST_WORDS
 from shem.testing.invariants.reading import TOLERANCE, lied, reliable, skips
 from shem.testing.life import Life
 from shem.testing.limits import Limits
@@ -84,8 +85,24 @@ def exit_is_bounded(life: Life, limits: Limits) -> Iterator[str]:
         return
     if life.ended_at is None:
         yield f"the context was left at {life.left_at:g} s, and that never ended"
-    elif life.ended_at - life.left_at > limits.exit + TOLERANCE:
-        yield f"leaving the context took {life.ended_at - life.left_at:g} s, more than {limits.exit:g} s"
+    elif life.ended_at - life.left_at > (allowed := limits.exit + _hooks(life, limits)) + TOLERANCE:
+        yield f"leaving the context took {life.ended_at - life.left_at:g} s, more than {allowed:g} s"
+
+
+def stops_are_bounded(life: Life, limits: Limits) -> Iterator[str]:
+    """A stop takes no longer than the time budgets of the steps it is made of."""
+    allowed = limits.end_of_instance + _hooks(life, limits)
+    for stop in life.stops:
+        if stop.ended_at is None:
+            yield f"{stop.what} was stopped at {stop.at:g} s, and that never ended"
+        elif stop.ended_at - stop.at > allowed + TOLERANCE:
+            yield f"stopping {stop.what} took {stop.ended_at - stop.at:g} s, more than {allowed:g} s"
+
+
+def _hooks(life: Life, limits: Limits) -> float:
+    """How long the user's hooks may hold up the end, if they do what the plan says, in seconds."""
+    wrong = sum(one.times for one in life.plan.handlers if one.handler.startswith("on_"))
+    return wrong * (limits.budgets.hook + LAST_WORDS)
 
 
 def nothing_is_noticed(life: Life, _limits: Limits) -> Iterator[str]:

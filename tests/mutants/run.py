@@ -17,7 +17,7 @@ from seeded import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Suites in virtual time, the quickest first; a mutant is found by the first test that fails.
-SUITES = ("lifecycle", "script", "service", "engine", "fleet", "golem")
+SUITES = ("lifecycle", "script", "service", "engine", "fleet", "golem", "simulation")
 SECONDS = 420
 
 

@@ -108,8 +108,8 @@ MUTANTS = (
     Mutant(
         "a slot is filled again after a stop",
         "service/slot.py",
-        '        if self._stopping.is_set() or policy.on == "never":',
-        '        if policy.on == "never":',
+        "        self._stopping.set()\n        self.instance.notice_loss()\n",
+        "        self.instance.notice_loss()\n",
     ),
     Mutant(
         "there is no limit to tries",

@@ -51,6 +51,7 @@ class FakeLease:
     def __init__(self, number: int = 1) -> None:
         self.activity = FakeActivity(number)
         self.loss: Cause | None = None
+        self.agreement_end: Cause | None = None
         self.begun: list[Script] = []
         self.ended: list[Script] = []
         self.ran: list[str] = []

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
 from shem.lifecycle import Event, State
 from shem.testing.drive import LIMITS, drive
+from shem.testing.grid import BASE
 from shem.testing.invariants.reading import stays
 from shem.testing.life import Life
 from shem.testing.plan import Action, ActionKind, Fault, FaultKind, HandlerFault, HandlerFaultKind, Plan
@@ -69,3 +73,29 @@ def test_a_second_stop_does_not_wait_for_a_provider_that_fell_silent_after_the_f
         )
     )
     assert life.instances[0].records[-1].monotonic == pytest.approx(second_stop)
+
+
+def test_the_end_of_an_agreement_is_the_first_cause_even_for_a_stop_in_the_same_moment() -> None:
+    ends = set()
+    for step in range(160, 240):
+        life = told(
+            replace(
+                BASE,
+                faults=(Fault(FaultKind.TERMINATE, at=9.0, reason="it has had enough"),),
+                actions=(Action(ActionKind.STOP_NOW, at_step=step),),
+            )
+        )
+        ends.add(life.instances[0].records[-1].event)
+    # It was stopped before, in the same moment, and after.
+    assert ends == {Event.SERVICE_ERROR, Event.AGREEMENT_TERMINATED}
+
+
+def test_a_bill_for_an_activity_that_nobody_heard_of_is_paid_or_reported() -> None:
+    for number, step in itertools.product(range(15, 22), range(75, 100)):
+        told(
+            replace(
+                BASE,
+                faults=(Fault(FaultKind.VANISH, at_call=number),),
+                actions=(Action(ActionKind.STOP, at_step=step),),
+            )
+        )

@@ -157,6 +157,10 @@ class Engine:
         for account in await self.payments.settle(within):
             step = f"payment of agreement {account.agreement} with {account.provider}"
             reason = f"no invoice was to be had within {within:g} s"
+            if account.unsure:
+                reason = (
+                    "no invoice came; perhaps the activity, whose making was cut short, never came to life"
+                )
             self._bus.emit(StepSkipped(at=self._clock.now(), step=step, reason=reason))
 
     async def _see_through(self, step: str, work: Coroutine[Any, Any, Any], *, within: float) -> bool:

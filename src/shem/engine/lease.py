@@ -51,6 +51,12 @@ class ActivityLease:
         return self.activity.loss
 
     @property
+    def agreement_end(self) -> Cause | None:
+        """Why the provider ended the agreement; None while it stands, or where it ended otherwise."""
+        ended = self.agreement.ended
+        return ended.result() if ended.done() and not ended.cancelled() else None
+
+    @property
     def activity_lost(self) -> asyncio.Future[Cause]:
         """Resolved when the activity ends unasked."""
         return self.activity.lost

@@ -229,12 +229,12 @@ class Payments:
         return self._accounts.setdefault(agreement.id, Account(agreement.id, name, agreement.terms))
 
     async def settle(self, within: float) -> Sequence[Account]:
-        """Wait for the invoices of all agreements that had an activity; returns those that did not come."""
+        """Wait for the invoices of all agreements that had an activity; returns those whose did not come."""
         owing = [a for a in self._accounts.values() if a.activities and not a.closed.is_set()]
         unsure = [account for account in owing if account.unsure]
         sure = [account for account in owing if not account.unsure]
         await asyncio.gather(_closed(sure, within), _closed(unsure, min(within, UNSURE_SECONDS)))
-        return [account for account in sure if not account.closed.is_set()]
+        return [account for account in owing if not account.closed.is_set()]
 
     async def look_for_activities(self, account: Account) -> None:
         """Learn of activities whose making was asked for, but never answered. Raises `NodeError`."""

@@ -48,6 +48,10 @@ class Lease(Protocol):
     def loss(self) -> Cause | None:
         """Why the activity is gone, as far as is known; None while it can be talked to."""
 
+    @property
+    def agreement_end(self) -> Cause | None:
+        """Why its agreement was ended by the other side, as far as is known; None while it stands."""
+
     async def execute(self, script: Script, progress: Callable[[Phase], None]) -> None:
         """Run a script to its end. Its handles are resolved in any case; raises its error, if any."""
 

@@ -233,8 +233,12 @@ class Instance:
         self.fire(Event.RUN_SERVICE, cause)
 
     def notice_loss(self) -> None:
-        """Look whether the activity is gone, and raise ActivityLost if so."""
-        if self.lease is not None and self.lease.loss is not None:
+        """Look whether the activity is gone, and raise the event for that, if so: the first cause of it."""
+        if self.lease is None or self.lease.loss is None:
+            return
+        if (ended := self.lease.agreement_end) is not None:
+            self.fire(Event.AGREEMENT_TERMINATED, ended)
+        else:
             self.fire(Event.ACTIVITY_LOST, self.lease.loss)
 
     def give_up_lease(self) -> None:

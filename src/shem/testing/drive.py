@@ -307,6 +307,8 @@ class _Course:
         self._exit_if_over()
 
     def _act(self, action: Action) -> None:
+        if self._program.done():
+            return
         about = ""
         match action.what:
             case ActionKind.EXIT:

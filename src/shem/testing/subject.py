@@ -97,7 +97,8 @@ class _Run:
                     return False
                 case _K.SLOW:
                     await asyncio.sleep(fault.seconds)
-                case _K.WAITS:
+                case _K.WAITS if not self.has(_K.SWALLOWS):
+                    # Nobody could end one that also swallows its cancellation.
                     await asyncio.get_running_loop().create_future()
                 case _K.SWALLOWS:
                     await _work_on(fault.seconds)

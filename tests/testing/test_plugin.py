@@ -40,10 +40,10 @@ def in_virtual_time():
 
 
 def run(pytester: pytest.Pytester, body: str, *options: str) -> pytest.RunResult:
-    """Run a test file in this process, with the plugin and as few others as can be."""
+    """Run a test file in a process of its own, which has not imported the plugin before it is asked to."""
     pytester.makepyfile(HEAD + body)
     plugins = ("-p", "shem.testing.plugin", "-p", "no:cacheprovider", "-p", "no:randomly")
-    return pytester.runpytest_inprocess("-q", "-W", "error", "--strict-markers", *plugins, *options)
+    return pytester.runpytest_subprocess("-q", "-W", "error", "--strict-markers", *plugins, *options)
 
 
 def test_marked_tests_live_in_virtual_time_each_in_a_loop_of_its_own(pytester):

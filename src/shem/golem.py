@@ -28,7 +28,7 @@ from shem.engine.strategy import LeastExpensive, Strategy
 from shem.errors import ConfigError, ServiceDefinitionError
 from shem.events import BusEvent, NodeChosen
 from shem.ids import ClusterId
-from shem.log import get_logger, redactor
+from shem.log import get_logger, redactor, wants_details
 from shem.payload import ImageRegistry, Payload
 from shem.reach import DirectReach
 from shem.service.cluster import Cluster, Params, make_service, params_for
@@ -404,6 +404,8 @@ def _need_positive(**seconds: object) -> None:
 def _log_event(event: BusEvent) -> None:
     """One log line per event; moves and money at info, the rest at debug."""
     name, level = _name_and_level(type(event).__name__)
+    if level == "debug" and not wants_details():
+        return
     # When it happened, not when this listener came to it.
     fields = {"timestamp": event.at.isoformat(), **event.fields()}
     if "event" in fields:

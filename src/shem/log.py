@@ -132,3 +132,8 @@ def configure(*, level: str = "info", json: bool | None = None, stream: TextIO |
 def get_logger(name: str) -> Any:
     """A structlog logger that says which part of shem speaks. Lazy: it heeds what is configured later."""
     return structlog.get_logger(part=name)
+
+
+def wants_details() -> bool:
+    """Whether a program has said how it wants its logs; until then, details would only flood its output."""
+    return structlog.is_configured()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,24 @@ def test_a_configured_node_is_used_instead(monkeypatch, tmp_path: Path):
     (line,) = [line for line in logs if line["event"] == "node_chosen"]
     assert line["url"] == address.url and providers == ["devnet-1"]
     assert address.app_key not in str(logs)
+
+
+def test_a_program_that_says_nothing_about_logs_is_not_flooded_with_details(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio\n"
+        "from shem import Devnet, Golem, Service, State, vm\n\n"
+        "class Demo(Service):\n"
+        "    @staticmethod\n"
+        "    async def get_payload():\n"
+        f"        return await vm.repo(image_hash={HASH!r})\n\n"
+        "async def main():\n"
+        "    async with Devnet(providers=1, runtime='null') as address:\n"
+        "        async with Golem(budget=1, node=address) as golem:\n"
+        "            cluster = await golem.run_service(Demo)\n"
+        "            await cluster.wait_until(State.RUNNING)\n\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "instance_moved" in done.stdout and "debug" not in done.stdout
